@@ -1,0 +1,116 @@
+"""The model card: what a model file says of itself, in words for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from oddment.artifact import ModelFile
+
+__all__ = ["model_card"]
+
+
+def model_card(model: ModelFile, info: Mapping[str, Any] | None = None) -> dict[str, dict[str, str]]:
+    """Return section → label → value, all text.
+
+    Args:
+        model: contents of a model file.
+        info: what it says of its making; the model's own unless given.
+    """
+    info = model.info if info is None else info
+    sections = {
+        "Verdict": _verdict(model),
+        "Images": _images(model),
+        "Model": _model(info.get("model", {}), model),
+        "Training": _training(info.get("training", {})),
+        "Data": _data(info.get("data", {})),
+        "Checks": _checks(info.get("parity", {})),
+        "Versions": {str(name): str(value) for name, value in info.get("versions", {}).items()},
+    }
+    if "created" in info:
+        sections["Versions"]["created"] = str(info["created"])
+    return {name: rows for name, rows in sections.items() if rows}
+
+
+def _verdict(model: ModelFile) -> dict[str, str]:
+    calibration = model.calibration
+    rows = {
+        "threshold": f"{calibration.threshold:.6g}",
+        "rule": calibration.rule.describe(),
+        "calibration images": f"{calibration.scores.size:,}, held out from training",
+        "independent groups": f"{calibration.n_groups:,}",
+    }
+    if calibration.scores.size:
+        low, middle, high = (float(calibration.scores[i]) for i in (0, calibration.scores.size // 2, -1))
+        rows["calibration scores"] = f"{low:.6g} … {middle:.6g} … {high:.6g} (least, median, largest)"
+        rows["flagged in calibration"] = f"{calibration.flagged_share:.2%}"
+    caveat = calibration.caveat()
+    return rows | ({"caveat": caveat} if caveat else {})
+
+
+def _images(model: ModelFile) -> dict[str, str]:
+    preparation = model.preparation
+    how = {
+        "letterbox": "aspect ratio kept, padding never scored",
+        "stretch": "stretched",
+        "tile": "cut into tiles at its own resolution",
+    }[preparation.fit]
+    ranges = ", ".join(f"{name} {low:g}…{high:g}" for name, (low, high) in preparation.ranges.items())
+    return {
+        "prepared as": f"{preparation.width}×{preparation.height} pixels, {'gray' if preparation.channels == 1 else 'colour'}",
+        "fit": how,
+        "value ranges": ranges,
+    }
+
+
+def _model(info: Mapping[str, Any], model: ModelFile) -> dict[str, str]:
+    if not info:
+        return {}
+    options = ", ".join(f"{key}={value}" for key, value in info.get("options", {}).items())
+    return {
+        "name": f"{info.get('name')} ({info.get('chosen')})",
+        "what it is": str(info.get("summary", "")),
+        "options": options or "none",
+        "parameters": f"{info.get('parameters', 0):,}",
+        "scoring batch": str(model.scoring_batch),
+    }
+
+
+def _training(info: Mapping[str, Any]) -> dict[str, str]:
+    history = info.get("history") or []
+    if not history:
+        return {}
+    best = min(history, key=lambda epoch: float(epoch["validation_loss"]))
+    return {
+        "epochs": f"{len(history)} of {info['epochs']}; best at {best['number']}",
+        "stopped": str(info["stopped"]),
+        "loss": f"training {best['training_loss']:.5g}, validation {best['validation_loss']:.5g}",
+        "batch and rate": f"{info['batch_size']} images, {info['learning_rate']:g}",
+        "time": f"{info['seconds']:.1f} s on {info['device']}",
+        "seed": str(info["seed"]),
+    }
+
+
+def _data(info: Mapping[str, Any]) -> dict[str, str]:
+    if not info:
+        return {}
+    return {
+        "images": f"{info['usable']:,} usable, {info['rejected']:,} rejected",
+        "split": f"{info['training']:,} training, {info['validation']:,} validation, {info['calibration']:,} calibration",
+        "independent groups": f"{info['groups']:,} (near duplicates and groups share a side)",
+        "exact duplicates": f"{info['exact_duplicates']:,}",
+        "median size": "×".join(map(str, info["median_size"])),
+        "fingerprint": str(info["fingerprint"])[:16],
+    }
+
+
+def _checks(info: Mapping[str, Any]) -> dict[str, str]:
+    if not info:
+        return {}
+    return {
+        "torch against ONNX Runtime": (
+            f"largest score difference {info['max_abs_difference']:.2g} on {info['images']:,} calibration images"
+        )
+    }

@@ -1,0 +1,180 @@
+"""`oddment find`: from images to verdicts."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from oddment.cli._shared import INTERRUPTED, Bars, Debug, Json, Quiet, consoles, print_rejections, reporting
+from oddment.errors import ParameterError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from oddment.searching import Search, Summary
+
+__all__ = ["find"]
+
+_WHAT = "What is written"
+
+
+def find(
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="IMAGES...",
+            help="Images: files, folders, 'globs', .zip and .tar archives, .npy/.npz arrays, IDX files.",
+            show_default=False,
+        ),
+    ],
+    model: Annotated[Path, typer.Option("--model", "-m", help="The model file.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write to.")] = Path("oddment-out"),
+    maps: Annotated[bool, typer.Option("--maps", help="Heat maps at original size, in OUT/maps.", rich_help_panel=_WHAT)] = False,
+    parquet: Annotated[bool, typer.Option("--parquet", help="results.parquet as well.", rich_help_panel=_WHAT)] = False,
+    report: Annotated[bool, typer.Option("--report/--no-report", help="report.html.", rich_help_panel=_WHAT)] = True,
+    top: Annotated[int | None, typer.Option(help="List the K highest scores only.", metavar="K", min=1, rich_help_panel=_WHAT)] = None,
+    only_anomalies: Annotated[
+        bool, typer.Option("--only-anomalies", help="List anomalies and rejected files only.", rich_help_panel=_WHAT)
+    ] = False,
+    threshold: Annotated[
+        float | None, typer.Option(help="Another threshold for this search; the model file stays as it is.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Finish an interrupted search.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Throw an interrupted search away.")] = False,
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 when an anomaly was found.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 when a file was rejected.")] = False,
+    max_pixels: Annotated[int, typer.Option(help="Reject larger images before they are decoded.", min=1)] = 100_000_000,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Score images, say which are anomalies and where, and write results and a report.
+
+    OUT gets results.csv, results.jsonl and report.html. Interrupted, it keeps what was found; --resume finishes it.
+
+    [bold]Examples[/bold]
+
+    oddment find new/ -m tiles.oddment -o out/
+
+    oddment find photo.png -m tiles.oddment --json --exit-code
+    """
+    with reporting(debug=debug):
+        from oddment.calibration import ThresholdRule  # noqa: PLC0415 - NumPy, which --help need not wait for
+        from oddment.scorer import load  # noqa: PLC0415
+        from oddment.searching import Search, SearchOptions  # noqa: PLC0415
+
+        if output.exists() and not output.is_dir():
+            msg = f"-o {output} is a file. Name a folder to write the results to."
+            raise ParameterError(msg)
+        scorer = load(model)
+        if threshold is not None:
+            scorer = scorer.with_rule(ThresholdRule("fixed", threshold))
+        options = SearchOptions(
+            maps=maps,
+            parquet=parquet,
+            report=report,
+            top=top,
+            only_anomalies=only_anomalies,
+            max_pixels=max_pixels,
+            resume=resume,
+            overwrite=overwrite,
+        )
+        search = Search(scorer, model, images, output, options, Bars(quiet=quiet or as_json))
+        summary = run_search(search)
+        if as_json:
+            _print_json(summary, output)
+        elif not quiet:
+            print_summary(search, summary)
+        raise typer.Exit(_exit_code(summary, exit_code=exit_code, strict=strict))
+
+
+def run_search(search: Search) -> Summary:
+    """Run a search to its end, or to Ctrl-C, and write what it found either way."""
+    complete = False
+    try:
+        for _ in search.run():
+            pass
+        complete = True
+    except KeyboardInterrupt:
+        consoles()[1].print("Interrupted: writing what was found so far …")
+    return search.finish(complete=complete)
+
+
+def _exit_code(summary: Summary, *, exit_code: bool, strict: bool) -> int:
+    if not summary.complete:
+        return INTERRUPTED
+    if not summary.scored and summary.rejected:
+        return 3
+    if strict and summary.rejected:
+        return 3
+    return 1 if exit_code and summary.anomalies else 0
+
+
+def _rows(folder: Path) -> Iterable[dict[str, Any]]:
+    with (folder / "results.jsonl").open(encoding="utf-8") as file:
+        for line in file:
+            yield json.loads(line)
+
+
+def _print_json(summary: Summary, folder: Path) -> None:
+    """One JSON document, streamed: a million rows need no memory."""
+    head = {
+        "scored": summary.scored,
+        "anomalies": summary.anomalies,
+        "rejected": summary.rejected,
+        "complete": summary.complete,
+        "threshold": summary.threshold,
+        "target_fpr": summary.target_fpr,
+        "files": [str(path) for path in summary.files],
+    }
+    sys.stdout.write('{"summary": ' + json.dumps(head) + ',\n "results": [')
+    for index, row in enumerate(_rows(folder)):
+        sys.stdout.write((",\n  " if index else "\n  ") + json.dumps(row))
+    sys.stdout.write("\n ]}\n")
+
+
+def print_summary(search: Search, summary: Summary, *, most: int = 10) -> None:
+    """Print counts, the highest scores and where everything lies."""
+    from rich.table import Table  # noqa: PLC0415
+
+    from oddment.results import Rejection  # noqa: PLC0415
+
+    out, _ = consoles()
+    best: list[dict[str, Any]] = []
+    rejected: list[Rejection] = []
+    for row in _rows(search.out):
+        if row["status"] == "rejected" and len(rejected) < most:
+            rejected.append(Rejection(path=row["path"], reason=row["reason"]))
+        elif row["rank"] and row["rank"] <= most:
+            best.append(row)
+    state = "" if summary.complete else " so far (interrupted; --resume finishes it)"
+    out.print(
+        f"[bold]{summary.scored:,} scored, {summary.anomalies:,} anomalies, {summary.rejected:,} rejected[/bold]{state}",
+        soft_wrap=True,
+    )
+    if summary.resumed:
+        out.print(f"{summary.resumed:,} of them were there from the interrupted search.")
+    if summary.target_fpr is not None:
+        expected = summary.target_fpr * summary.scored
+        out.print(
+            f"Threshold {summary.threshold:.6g}: if all images were normal, {summary.target_fpr:g} of them would be flagged "
+            f"at most, on average ({expected:.1f} here).",
+            soft_wrap=True,
+        )
+    else:
+        out.print(f"Threshold {summary.threshold:.6g}: {search.scorer.calibration.rule.describe()}.", soft_wrap=True)
+    if best:
+        table = Table(box=None, padding=(0, 2), header_style="dim")
+        for name, justify in (("rank", "right"), ("score", "right"), ("p-value", "right"), ("verdict", "left"), ("image", "left")):
+            table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
+        for row in sorted(best, key=lambda row: int(row["rank"])):
+            verdict = "[red]anomaly[/red]" if row["is_anomaly"] else "normal"
+            path = row["path"].replace("[", "\\[")
+            table.add_row(str(row["rank"]), f"{row['anomaly_score']:.5g}", f"{row['p_value']:.2g}", verdict, path)
+        out.print(table)
+    print_rejections(out, rejected, total=summary.rejected, most=most)
+    out.print(f"Written: {', '.join(str(path) for path in summary.files)}", soft_wrap=True)

@@ -1,0 +1,282 @@
+"""`oddment fit`: from normal images to a model file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from oddment.cli._shared import (
+    INTERRUPTED,
+    Bars,
+    Debug,
+    Json,
+    Quiet,
+    consoles,
+    parse_seconds,
+    parse_size,
+    print_json,
+    print_rejections,
+    public,
+    reporting,
+)
+from oddment.errors import DataError, MissingExtraError, ParameterError
+
+if TYPE_CHECKING:
+    from oddment.fitting import Fitted, Settings
+    from oddment.progress import Progress
+
+__all__ = ["TargetFpr", "fit", "run_fit"]
+
+_RULE = "Threshold (one of)"
+_TRAIN = "Training"
+_READ = "Reading images"
+
+TargetFpr = Annotated[
+    float | None,
+    typer.Option(
+        help="Share of new normal images that may be flagged: a promise, kept by held-out images. [default: 0.01]",
+        rich_help_panel=_RULE,
+    ),
+]
+Quantile = Annotated[
+    float | None, typer.Option(help="This quantile of the held-out scores instead; no promise.", rich_help_panel=_RULE)
+]
+MaxNormal = Annotated[
+    bool, typer.Option("--max-normal", help="The largest score of the training images instead.", rich_help_panel=_RULE)
+]
+Margin = Annotated[float | None, typer.Option(help="Added to --max-normal.", rich_help_panel=_RULE)]
+FixedThreshold = Annotated[float | None, typer.Option("--threshold", help="This value instead.", rich_help_panel=_RULE)]
+Over = Annotated[
+    Literal["calibration", "training"] | None,
+    typer.Option(
+        help="Scores that --quantile (default: calibration) or --max-normal (default: training) is taken over.",
+        rich_help_panel=_RULE,
+    ),
+]
+MaxPixels = Annotated[
+    int, typer.Option(help="Reject larger images before they are decoded.", rich_help_panel=_READ)
+]
+
+
+def fit(
+    normal: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NORMAL...",
+            help="Normal images: files, folders, 'globs', .zip and .tar archives, .npy/.npz arrays, IDX files.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The model file to write.", show_default=False)],
+    target_fpr: TargetFpr = None,
+    quantile: Quantile = None,
+    max_normal: MaxNormal = False,
+    margin: Margin = None,
+    threshold: FixedThreshold = None,
+    over: Over = None,
+    model: Annotated[
+        str, typer.Option(help="auto, or a model by name: conv-small, conv-large, dense.", rich_help_panel=_TRAIN)
+    ] = "auto",
+    option: Annotated[
+        list[str] | None,
+        typer.Option(help="A model's own option, such as latent_dim=16; repeatable.", rich_help_panel=_TRAIN),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the images, at most.", rich_help_panel=_TRAIN)] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images a step.", rich_help_panel=_TRAIN)] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak of Adam's rate.", rich_help_panel=_TRAIN)] = None,
+    budget: Annotated[str | None, typer.Option(help="Most time to train for: 90s, 5m, 1h.", rich_help_panel=_TRAIN)] = None,
+    seed: Annotated[int, typer.Option(help="Same seed, same images, same machine: same scores.", rich_help_panel=_TRAIN)] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel=_TRAIN)] = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted fit.", rich_help_panel=_TRAIN)] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Throw an interrupted fit away.", rich_help_panel=_TRAIN)
+    ] = False,
+    size: Annotated[
+        str | None,
+        typer.Option(help="Side, or WIDTHxHEIGHT, that the model sees. [default: from the images]", rich_help_panel=_READ),
+    ] = None,
+    fit_mode: Annotated[
+        Literal["letterbox", "stretch", "tile"],
+        typer.Option("--fit", help="Keep the aspect ratio, ignore it, or cut into tiles.", rich_help_panel=_READ),
+    ] = "letterbox",
+    channels: Annotated[
+        Literal["auto", "gray", "colour"], typer.Option(help="What the model sees.", rich_help_panel=_READ)
+    ] = "auto",
+    groups: Annotated[
+        str | None,
+        typer.Option(
+            help="Images of one thing stay on one side of the split: a CSV (image,group) or a pattern such as 'part(\\d+)'.",
+            rich_help_panel=_READ,
+        ),
+    ] = None,
+    duplicates: Annotated[
+        bool,
+        typer.Option("--duplicates/--no-duplicates", help="Keep near duplicates on one side too.", rich_help_panel=_READ),
+    ] = True,
+    max_pixels: MaxPixels = 100_000_000,
+    strict: Annotated[bool, typer.Option("--strict", help="An unusable file is an error.", rich_help_panel=_READ)] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Train on normal images and write one model file.
+
+    Unusable files are rejected with their reason, near duplicates never straddle the split, and the threshold keeps the
+    share of false alarms that you allow.
+
+    [bold]Examples[/bold]
+
+    oddment fit normal/ -o tiles.oddment
+
+    oddment fit 'shots/**/*.png' -o parts.oddment --groups 'part(\\d+)' --target-fpr 0.05 --budget 5m
+    """
+    with reporting(debug=debug):
+        from oddment.calibration import ThresholdRule  # noqa: PLC0415 - NumPy, which --help need not wait for
+
+        rule = ThresholdRule.choose(
+            target_fpr=target_fpr, quantile=quantile, max_normal=max_normal, margin=margin, threshold=threshold, over=over
+        )
+        settings = _settings(
+            model=model,
+            options=_parse_options(option or []),
+            size=parse_size(size),
+            fit=fit_mode,
+            channels={"auto": None, "gray": 1, "colour": 3}[channels],
+            rule=rule,
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            budget=parse_seconds(budget),
+            seed=seed,
+            device=device,
+            max_pixels=max_pixels,
+            strict=strict,
+            find_duplicates=duplicates,
+        )
+        fitted = run_fit(
+            normal, output, settings, groups=groups, resume=resume, overwrite=overwrite, progress=Bars(quiet=quiet or as_json)
+        )
+        if as_json:
+            print_json(_as_json(fitted, output))
+        elif not quiet:
+            _summary(fitted, output)
+
+
+def _settings(**given: Any) -> Settings:  # noqa: ANN401 - the fields of Settings
+    try:
+        from oddment.fitting import Settings  # noqa: PLC0415 - torch
+    except ImportError as error:
+        msg = f"fitting needs the training half (missing: {error.name}): pip install 'oddment[train]'."
+        raise MissingExtraError(msg) from error
+    return Settings(**given)
+
+
+def run_fit(
+    sources: list[str],
+    output: Path,
+    settings: Settings,
+    *,
+    groups: str | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Progress,
+) -> Fitted:
+    """Fit, write the model file and return what came of it.
+
+    Raises:
+        DataError: if an interrupted fit lies beside `output` and neither resume nor overwrite was asked for.
+    """
+    from oddment.artifact import write_model  # noqa: PLC0415
+    from oddment.fitting import fit_images  # noqa: PLC0415
+    from oddment.images.files import count_images, iter_images  # noqa: PLC0415
+    from oddment.images.groups import group_numbers, read_groups  # noqa: PLC0415
+    from oddment.training.checkpoint import Checkpoint  # noqa: PLC0415
+
+    path = output.with_name(f"{output.name}.checkpoint")
+    if output.is_dir():
+        msg = f"-o {output} is a folder. Name the model file itself, such as {output / 'model.oddment'}."
+        raise ParameterError(msg)
+    if path.exists() and not (resume or overwrite):
+        msg = f"{path} holds an interrupted fit. Add --resume to finish it, or --overwrite to begin anew."
+        raise DataError(msg)
+    if overwrite:
+        path.unlink(missing_ok=True)
+    settings.check()
+    group_of = read_groups(groups) if groups else None
+
+    def number(paths: list[str]) -> Any:  # noqa: ANN401 - an array
+        labels, alone = group_numbers(paths, group_of)  # type: ignore[arg-type]
+        if alone:
+            progress.say(f"--groups {groups}: {alone:,} of {len(paths):,} images belong to no group and stand alone.")
+        return labels
+
+    exclude = [output, path]
+    try:
+        fitted = fit_images(
+            lambda: iter_images(sources, exclude=exclude),
+            count_images(sources, exclude=exclude),
+            settings,
+            groups=number if group_of else None,
+            checkpoint=lambda fingerprint: Checkpoint(path, fingerprint),
+            resume=resume,
+            progress=progress,
+        )
+    except KeyboardInterrupt:
+        progress.finish()
+        kept = f"the last finished epoch is kept; repeat the command with --resume" if path.exists() else "nothing to keep yet"
+        consoles()[1].print(f"Interrupted: {kept}.", soft_wrap=True)
+        raise typer.Exit(INTERRUPTED) from None
+    write_model(output, fitted.model)
+    path.unlink(missing_ok=True)
+    return fitted
+
+
+def _parse_options(given: list[str]) -> dict[str, Any]:
+    """`key=value` pairs; values are numbers, or lists of numbers such as 32,64."""
+    options: dict[str, Any] = {}
+    for text in given:
+        key, equals, value = text.partition("=")
+        try:
+            numbers = [float(part) if "." in part else int(part) for part in value.split(",")]
+        except ValueError:
+            numbers = []
+        if not equals or not numbers:
+            msg = f"--option {text!r} is not NAME=NUMBER, such as latent_dim=16 or filters=32,64."
+            raise ParameterError(msg)
+        options[key.strip()] = tuple(numbers) if len(numbers) > 1 else numbers[0]
+    return options
+
+
+def _as_json(fitted: Fitted, output: Path) -> dict[str, Any]:
+    calibration = fitted.model.calibration
+    return {
+        "model": str(output),
+        "threshold": calibration.threshold,
+        "rule": calibration.as_dict()["rule"],
+        "info": public(fitted.model.info),
+        "rejected": [{"path": item.path, "reason": item.reason} for item in fitted.rejections],
+        "duplicates": [list(names) for names in fitted.duplicates],
+        "caveats": list(fitted.caveats),
+    }
+
+
+def _summary(fitted: Fitted, output: Path) -> None:
+    out, _ = consoles()
+    model, data = fitted.model, fitted.model.info["data"]
+    preparation, calibration = model.preparation, model.calibration
+    colour = "gray" if preparation.channels == 1 else "colour"
+    out.print(
+        f"[bold]{output}[/bold]: {model.info['model']['name']} on {preparation.width}×{preparation.height} {colour}; "
+        f"{data['training']:,} images trained, {data['validation']:,} validated, {data['calibration']:,} calibrated.",
+        soft_wrap=True,
+    )
+    out.print(f"Threshold {calibration.threshold:.6g}: {calibration.rule.describe()}.", soft_wrap=True)
+    if fitted.duplicates:
+        extra = sum(len(names) - 1 for names in fitted.duplicates)
+        out.print(f"{extra:,} exact duplicates, such as {' = '.join(fitted.duplicates[0][:3])}.", soft_wrap=True, markup=False)
+    print_rejections(out, fitted.rejections, total=len(fitted.rejections))
+    for caveat in fitted.caveats:
+        out.print(f"[yellow]Note:[/yellow] {caveat}", soft_wrap=True)
+    out.print(f"Next: oddment find NEW_IMAGES -m {output} -o out/", soft_wrap=True)

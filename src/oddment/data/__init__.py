@@ -1,0 +1,1 @@
+"""Data sets: the embedded sample and the IDX format."""

@@ -1,0 +1,273 @@
+"""`Detector`: the whole way from normal images to verdicts, as a scikit-learn outlier detector."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, OutlierMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from oddment.calibration import ThresholdRule
+from oddment.errors import ParameterError
+from oddment.fitting import Settings, fit_images
+from oddment.images.files import ImageRef, count_images, iter_images
+from oddment.images.inputs import Images, as_refs, is_paths
+from oddment.progress import Progress
+from oddment.pyod import PyodDetector
+from oddment.scorer import Scorer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from oddment.images.prepare import Fit
+    from oddment.results import Result
+
+__all__ = ["Detector"]
+
+
+class Detector(OutlierMixin, BaseEstimator):
+    """Learns what normal images look like and tells which images are not.
+
+    Args:
+        model: a registered model or "auto", which chooses by the size of the images.
+        options: of the model, such as {"latent_dim": 16}.
+        size: side, or (height, width), of the picture that the model sees; chosen from the images when None.
+        fit_mode: "letterbox" (keep the aspect ratio, padding is never scored), "stretch" or "tile".
+        channels: 1 (gray) or 3 (colour); chosen from the images when None.
+        image_shape: (H, W) or (H, W, C) of flat rows; rows without one are lists of features.
+        target_fpr: false-alarm rate allowed on new normal images, promised by held-out calibration; 0.01 when no other
+            rule is given.
+        quantile: instead, the threshold is this quantile of the held-out scores.
+        max_normal: instead, the threshold is the largest score of the training images, plus `margin`.
+        margin: added to the largest training score.
+        threshold: instead, the threshold itself.
+        epochs: passes over the images, at most; chosen from their number when None.
+        batch_size: images a step.
+        learning_rate: peak of Adam's schedule.
+        budget: seconds that training may take.
+        device: "auto", "cpu", "cuda" or "mps".
+        find_duplicates: keep near duplicates on one side of the split.
+        random_state: seed; the same seed on the same images and machine gives the same scores to the bit.
+
+    Attributes:
+        scorer_: what scores, without torch; `save` writes its model file.
+        threshold_: an image is an anomaly when its anomaly score is strictly above this.
+        offset_: -threshold_, as scikit-learn has it.
+        scores_: float32 (N,), anomaly scores of the images that were fitted, in order, unusable files left out.
+        rejections_: files that could not be used.
+        duplicates_: names of images equal to the last pixel.
+        caveats_: what weakens the promise, in sentences.
+        n_features_in_: numbers in one image, for arrays.
+
+    Example:
+        >>> import numpy as np
+        >>> from oddment import Detector
+        >>> rng = np.random.default_rng(0)
+        >>> normal = (rng.random((60, 8, 8)) * 40).astype(np.uint8)
+        >>> detector = Detector(target_fpr=0.1, epochs=2).fit(normal)
+        >>> detector.predict(np.full((1, 8, 8), 255, np.uint8)).tolist()
+        [-1]
+    """
+
+    def __init__(
+        self,
+        *,
+        model: str = "auto",
+        options: dict[str, Any] | None = None,
+        size: int | tuple[int, int] | None = None,
+        fit_mode: Fit = "letterbox",
+        channels: Literal[1, 3] | None = None,
+        image_shape: tuple[int, ...] | None = None,
+        target_fpr: float | None = None,
+        quantile: float | None = None,
+        max_normal: bool = False,
+        margin: float | None = None,
+        threshold: float | None = None,
+        epochs: int | None = None,
+        batch_size: int | None = None,
+        learning_rate: float | None = None,
+        budget: float | None = None,
+        device: str = "auto",
+        find_duplicates: bool = True,
+        random_state: int | np.random.RandomState | None = 0,
+    ) -> None:
+        self.model = model
+        self.options = options
+        self.size = size
+        self.fit_mode = fit_mode
+        self.channels = channels
+        self.image_shape = image_shape
+        self.target_fpr = target_fpr
+        self.quantile = quantile
+        self.max_normal = max_normal
+        self.margin = margin
+        self.threshold = threshold
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.budget = budget
+        self.device = device
+        self.find_duplicates = find_duplicates
+        self.random_state = random_state
+
+    def fit(self, X: Images, y: object = None, *, groups: ArrayLike | None = None, progress: Progress | None = None) -> Self:  # noqa: ARG002, N803 - scikit-learn's signature
+        """Fit to normal images.
+
+        Args:
+            X: array (N, H, W[, C]) uint8, uint16 or float; flat rows (N, features); or paths.
+            y: ignored.
+            groups: (N,) which images show the same object; images of one group stay on one side of the split. For paths,
+                every file must be usable.
+            progress: told of stages.
+
+        Raises:
+            ParameterError: if a parameter or `X` breaks its rule.
+            TooFewImagesError: if there are too few images for the threshold rule.
+        """
+        images = self._images(X, reset=True)
+        sources = [images] if isinstance(images, str | Path) else images
+        count = count_images(sources) if is_paths(images) else len(images)
+
+        def refs() -> Iterator[ImageRef]:
+            return iter_images(sources) if is_paths(images) else as_refs(images)
+
+        labels = None if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1].astype(np.int64)
+        fitted = fit_images(
+            refs,
+            count,
+            self._settings(),
+            groups=None if labels is None else lambda paths: _check_groups(labels, paths),
+            progress=progress,
+        )
+        self.scorer_ = Scorer(fitted.model)
+        self.scores_ = fitted.scores
+        self.rejections_ = fitted.rejections
+        self.duplicates_ = fitted.duplicates
+        self.caveats_ = fitted.caveats
+        return self
+
+    def _settings(self) -> Settings:
+        size = (self.size, self.size) if isinstance(self.size, int | np.integer) else self.size
+        rule = ThresholdRule.choose(
+            target_fpr=self.target_fpr,
+            quantile=self.quantile,
+            max_normal=self.max_normal,
+            margin=self.margin,
+            threshold=self.threshold,
+        )
+        state = self.random_state
+        seed = int(state) if isinstance(state, int | np.integer) else int(check_random_state(state).randint(2**31 - 1))
+        return Settings(
+            model=self.model,
+            options=dict(self.options or {}),
+            size=None if size is None else (int(size[0]), int(size[1])),
+            fit=self.fit_mode,
+            channels=self.channels,
+            rule=rule,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            budget=self.budget,
+            seed=seed,
+            device=self.device,
+            find_duplicates=self.find_duplicates,
+        )
+
+    def _images(self, X: Images, *, reset: bool) -> Images:  # noqa: N803
+        """Paths as they are; arrays checked, flat rows given their shape."""
+        if is_paths(X):
+            return X
+        array = validate_data(
+            self, X, reset=reset, dtype=None if _is_whole(X) else "numeric", allow_nd=True, ensure_min_samples=2 if reset else 1
+        )
+        if array.dtype.kind not in "buif":
+            array = array.astype(np.float64)
+        if array.ndim != 2:
+            return array
+        shape = tuple(self.image_shape) if self.image_shape else (1, array.shape[1])
+        if len(shape) not in (2, 3) or int(np.prod(shape)) != array.shape[1]:
+            msg = f"image_shape={shape} holds {int(np.prod(shape))} numbers and each row has {array.shape[1]}."
+            raise ParameterError(msg)
+        return array.reshape(len(array), *shape)
+
+    # --- scikit-learn's outlier interface: lower is more anomalous
+
+    @property
+    def threshold_(self) -> float:
+        """An image is an anomaly when its anomaly score is strictly above this."""
+        check_is_fitted(self, "scorer_")
+        return self.scorer_.threshold_
+
+    @property
+    def offset_(self) -> float:
+        """Minus the threshold: `score_samples - offset_` is `decision_function`."""
+        return -self.threshold_
+
+    def score_samples(self, X: Images) -> NDArray[np.float64]:  # noqa: N803
+        """Return float64 (N,): minus the anomaly score."""
+        return -self.anomaly_score(X).astype(np.float64)
+
+    def decision_function(self, X: Images) -> NDArray[np.float64]:  # noqa: N803
+        """Return float64 (N,): threshold_ - anomaly_score, negative for anomalies."""
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X: Images) -> NDArray[np.int64]:  # noqa: N803
+        """Return int64 (N,): -1 where anomaly_score > threshold_, else +1."""
+        check_is_fitted(self, "scorer_")
+        return np.where(self.decision_function(X) < 0, -1, 1)
+
+    # --- Oddment's own: higher is more anomalous
+
+    def anomaly_score(self, X: Images) -> NDArray[np.float32]:  # noqa: N803
+        """Return float32 (N,) anomaly scores, higher is more anomalous."""
+        return self._fitted.anomaly_score(self._images(X, reset=False))
+
+    def anomaly_map(self, X: Images) -> NDArray[np.float32] | list[NDArray[np.float32]]:  # noqa: N803
+        """Return anomaly maps at the images' own resolution, float32 (N, H, W), or a list where sizes differ."""
+        return self._fitted.anomaly_map(self._images(X, reset=False))
+
+    def p_value(self, X: Images) -> NDArray[np.float64]:  # noqa: N803
+        """Return conformal p-values, float64 (N,)."""
+        return self._fitted.p_value(self._images(X, reset=False))
+
+    def reconstruct(self, X: Images) -> NDArray[np.float32] | list[NDArray[np.float32]]:  # noqa: N803
+        """Return reconstructions at the model's resolution, float32 (N, h, w, C), or a list where sizes differ."""
+        return self._fitted.reconstruct(self._images(X, reset=False))
+
+    def latent(self, X: Images) -> NDArray[np.float32]:  # noqa: N803
+        """Return latents, float32 (N, latent_dim)."""
+        return self._fitted.latent(self._images(X, reset=False))
+
+    def detect(self, X: Images, *, maps: bool = False) -> list[Result]:  # noqa: N803
+        """Return one `Detection` or `Rejection` an image, in order, ranked; see `Scorer.detect`."""
+        return self._fitted.detect(self._images(X, reset=False), maps=maps)
+
+    def save(self, path: str | Path) -> None:
+        """Write the model file; `oddment.load` and every `oddment` command read it."""
+        self._fitted.save(path)
+
+    def as_pyod(self) -> PyodDetector:
+        """Return this detector under PyOD's contract: higher is more anomalous, labels 0 and 1."""
+        return PyodDetector(self)
+
+    @property
+    def _fitted(self) -> Scorer:
+        check_is_fitted(self, "scorer_")
+        return self.scorer_
+
+
+def _is_whole(images: Images) -> bool:
+    """Whether it is an array whose own type must be kept: 8 and 16 bits are images of that depth."""
+    return isinstance(images, np.ndarray) and images.dtype in (np.uint8, np.uint16, np.bool_)
+
+
+def _check_groups(labels: NDArray[np.int64], paths: Sequence[str]) -> NDArray[np.int64]:
+    if len(labels) != len(paths):
+        msg = f"groups has {len(labels):,} entries for {len(paths):,} usable images; give one each."
+        raise ParameterError(msg)
+    return labels

@@ -1,0 +1,492 @@
+"""From a folder of normal images to a model file: survey, collect, split, train, export, calibrate."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import time
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnxruntime
+import torch
+from safetensors.torch import save as save_tensors
+
+import oddment
+from oddment.artifact import ModelFile
+from oddment.calibration import Calibration, ThresholdRule
+from oddment.errors import DataError, ImageError, ParameterError, TrainingError
+from oddment.images.decode import DEFAULT_MAX_PIXELS
+from oddment.images.prepare import FITS, Fit, Preparation
+from oddment.images.survey import Survey, survey
+from oddment.models import Batch, Shape, build, get_spec
+from oddment.progress import Progress
+from oddment.regions import map_peak
+from oddment.results import Detection, Rejection
+from oddment.scorer import Scorer
+from oddment.scoring import ScoringGraph, export
+from oddment.training.collect import Collection, collect, merge_groups
+from oddment.training.loop import Plan, TrainingState, pick_device, plan_epochs, stopped_early, train
+from oddment.training.split import Split, split_images
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from numpy.typing import NDArray
+
+    from oddment.images.files import ImageRef
+    from oddment.models import Autoencoder, ModelSpec
+    from oddment.training.checkpoint import Checkpoint
+
+__all__ = ["Fitted", "Settings", "fit_images"]
+
+# Largest difference between torch and ONNX Runtime that is still rounding, relative to the scores.
+_PARITY = 1e-3
+# Names of rejected files and of duplicates that the model file keeps; the counts are complete.
+_LISTED = 500
+_SMALL_SIDE = 96
+_PHOTO_SIDE = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that `fit` can be told; each None is chosen from the images.
+
+    Args:
+        model: a registered name, or "auto".
+        options: of the model, such as latent_dim.
+        size: (height, width) of the prepared picture.
+        fit: "letterbox", "stretch" or "tile".
+        channels: 1 (gray) or 3 (colour).
+        rule: how the threshold is chosen.
+        epochs: passes over the training images, at most.
+        batch_size: images a step.
+        learning_rate: peak of the schedule.
+        budget: seconds that the training loop may take.
+        seed: fixes split, start, order and corruption.
+        device: "auto", "cpu", "cuda", "mps".
+        max_pixels: larger images are rejected before they are decoded.
+        strict: an unusable image is an error.
+        find_duplicates: keep near duplicates on one side of every split.
+    """
+
+    model: str = "auto"
+    options: dict[str, Any] = field(default_factory=dict)
+    size: tuple[int, int] | None = None
+    fit: Fit = "letterbox"
+    channels: int | None = None
+    rule: ThresholdRule = field(default_factory=ThresholdRule)
+    epochs: int | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    budget: float | None = None
+    seed: int = 0
+    device: str = "auto"
+    max_pixels: int = DEFAULT_MAX_PIXELS
+    strict: bool = False
+    find_duplicates: bool = True
+
+    def check(self) -> None:
+        """Check every setting that can be checked before an image is read.
+
+        Raises:
+            ParameterError: one message that names all mistakes.
+        """
+        rules = {
+            f"fit must be one of {', '.join(FITS)}; got {self.fit!r}.": self.fit in FITS,
+            f"channels must be 1 or 3; got {self.channels}.": self.channels in (None, 1, 3),
+            f"size must lie between 1 and 8192; got {self.size}.": not self.size or all(1 <= v <= 8192 for v in self.size),
+            f"epochs must be at least 1; got {self.epochs}.": self.epochs is None or self.epochs >= 1,
+            f"batch_size must be at least 1; got {self.batch_size}.": self.batch_size is None or self.batch_size >= 1,
+            f"learning_rate must be positive; got {self.learning_rate}.": self.learning_rate is None
+            or 0 < self.learning_rate < float("inf"),
+            f"budget must be positive; got {self.budget}.": self.budget is None or self.budget > 0,
+            f"max_pixels must be at least 1; got {self.max_pixels}.": self.max_pixels >= 1,
+            f"seed must lie between 0 and 2**32 - 1; got {self.seed}.": 0 <= self.seed < 2**32,
+        }
+        problems = [text for text, holds in rules.items() if not holds]
+        if self.model != "auto":
+            get_spec(self.model)
+        if problems:
+            raise ParameterError(" ".join(problems))
+        _check_device(self.device)
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """What fitting gives back.
+
+    Args:
+        model: contents of the model file.
+        scores: float32 (N,), the anomaly score of every usable image, in order.
+        rejections: images that could not be used.
+        duplicates: names of images that are equal to the last pixel, a list for each such set.
+        caveats: what weakens the result, in sentences.
+    """
+
+    model: ModelFile
+    scores: NDArray[np.float32]
+    rejections: tuple[Rejection, ...]
+    duplicates: tuple[tuple[str, ...], ...]
+    caveats: tuple[str, ...]
+
+
+def fit_images(
+    refs: Callable[[], Iterable[ImageRef]],
+    count: int,
+    settings: Settings,
+    *,
+    groups: Callable[[list[str]], NDArray[np.int64]] | None = None,
+    checkpoint: Callable[[str], Checkpoint] | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Fitted:
+    """Fit a model to normal images.
+
+    Args:
+        refs: returns a fresh pass over all images each time it is called.
+        count: how many there are.
+        settings: what was asked for.
+        groups: gives a group number for each of the usable paths; images of one group stay on one side of every split.
+        checkpoint: makes the checkpoint for a fingerprint of images and settings.
+        resume: go on from the checkpoint.
+        progress: told of stages.
+
+    Raises:
+        DataError: if no image can be used, or one cannot and `strict` is set.
+        TooFewImagesError: if there are too few for the threshold rule.
+        TrainingError: if training diverges.
+    """
+    settings.check()
+    progress = progress or Progress()
+    looked = survey(refs(), count, max_pixels=settings.max_pixels)
+    if not looked.n_usable:
+        raise DataError(_nothing_usable(count, looked))
+    spec, preparation = _choose(settings, looked)
+    collection = collect(
+        refs(), count, preparation, max_pixels=settings.max_pixels, seed=settings.seed, progress=progress
+    )
+    _check_strict(collection, settings)
+    grouping = _group(collection, settings, groups)
+    split = split_images(grouping, settings.rule, seed=settings.seed)
+    autoencoder, plan, state, device = _train(
+        spec, preparation, collection, split, settings, checkpoint=checkpoint, resume=resume, progress=progress
+    )
+    shape = Shape(preparation.channels, preparation.height, preparation.width)
+    model = ModelFile(
+        graph=export(ScoringGraph(autoencoder, shape)),
+        weights=save_tensors({name: tensor.contiguous() for name, tensor in autoencoder.state_dict().items()}),
+        preparation=preparation,
+        calibration=Calibration.of(*(np.zeros(1, np.float32),) * 3, ThresholdRule("fixed", 0.0)),
+        scoring_batch=spec.scoring_batch,
+        map_range=(0.0, 1.0),
+        info={},
+    )
+    model, scores = _calibrate(model, collection, split, settings, refs, progress)
+    parity = _parity(model, autoencoder, collection, split, shape)
+    sizes = {
+        "usable": len(collection),
+        "rejected": len(collection.rejections),
+        "training": len(split.training),
+        "validation": len(split.validation),
+        "calibration": len(split.calibration),
+        "calibration_groups": split.n_groups,
+        "groups": int(grouping.max()) + 1,
+        "exact_duplicates": sum(len(names) - 1 for names in collection.duplicates()),
+        "median_size": [looked.width, looked.height],
+        "colour": looked.is_colour,
+        "fingerprint": collection.fingerprint(),
+        "rejections": [[item.path, item.reason] for item in collection.rejections[:_LISTED]],
+        "duplicates": collection.duplicates()[:_LISTED],
+    }
+    info = _info(spec, settings, autoencoder, plan, state, device) | {"data": sizes, "parity": parity}
+    model = replace(model, info=info)
+    return Fitted(
+        model,
+        scores,
+        tuple(collection.rejections),
+        tuple(tuple(names) for names in collection.duplicates()),
+        _caveats(model, plan, state),
+    )
+
+
+# --- choosing
+
+
+def _choose(settings: Settings, looked: Survey) -> tuple[ModelSpec, Preparation]:
+    """The model and the preparation, from what was asked for and what the sample looks like."""
+    height, width = settings.size or _auto_size(settings, looked)
+    name = settings.model
+    if name == "auto":
+        tiny = min(height, width) < 8
+        name = "dense" if tiny else "conv-small" if max(height, width) <= _SMALL_SIDE else "conv-large"
+    spec = get_spec(name)
+    if settings.size is None:
+        height, width = (-(-length // spec.stride) * spec.stride for length in (height, width))
+    channels = settings.channels or (3 if looked.is_colour else 1)
+    return spec, Preparation(height, width, channels, settings.fit, looked.ranges)
+
+
+def _auto_size(settings: Settings, looked: Survey) -> tuple[int, int]:
+    """The images' own size when small, else 256 on the longer side; a square unless all have one aspect ratio."""
+    longest = max(looked.width, looked.height)
+    if settings.fit == "tile":
+        side = min(longest, _PHOTO_SIDE)
+        return side, side
+    scale = 1.0 if longest <= _SMALL_SIDE else min(1.0, _PHOTO_SIDE / longest)
+    if not looked.same_aspect:
+        return max(1, round(longest * scale)), max(1, round(longest * scale))
+    return max(1, round(looked.height * scale)), max(1, round(looked.width * scale))
+
+
+def _group(
+    collection: Collection, settings: Settings, groups: Callable[[list[str]], NDArray[np.int64]] | None
+) -> NDArray[np.int64]:
+    labels = [np.arange(len(collection))]
+    if settings.find_duplicates:
+        labels.append(collection.near_groups())
+    if groups:
+        labels.append(groups(collection.paths))
+    return merge_groups(*labels)
+
+
+def _check_strict(collection: Collection, settings: Settings) -> None:
+    if settings.strict and collection.rejections:
+        first = collection.rejections[0]
+        msg = (
+            f"{len(collection.rejections):,} images cannot be used and --strict was given; the first: "
+            f"{first.path}: {first.reason}."
+        )
+        raise DataError(msg)
+    if not len(collection):
+        msg = "none of the images can be used."
+        raise DataError(msg)
+
+
+def _nothing_usable(count: int, looked: Survey) -> str:
+    if not count:
+        return "there are no images in what was given. Name a folder, archive or array that holds some."
+    reasons = "; ".join(f"{number} × {reason}" for reason, number in list(looked.reasons.items())[:3])
+    return f"none of the {count:,} files can be used: {reasons}."
+
+
+def _check_device(name: str) -> None:
+    try:
+        device = pick_device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        msg = f"device={name!r} cannot be used here ({str(error).splitlines()[0]}). Use auto or cpu."
+        raise ParameterError(msg) from error
+
+
+# --- training
+
+
+def _train(
+    spec: ModelSpec,
+    preparation: Preparation,
+    collection: Collection,
+    split: Split,
+    settings: Settings,
+    *,
+    checkpoint: Callable[[str], Checkpoint] | None,
+    resume: bool,
+    progress: Progress,
+) -> tuple[Autoencoder, Plan, TrainingState, torch.device]:
+    pictures = {name: _pictures_of(collection, getattr(split, name)) for name in ("training", "validation")}
+    count = len(pictures["training"])
+    # Small sets still deserve several steps an epoch, or batch statistics would be all that is learnt.
+    batch = settings.batch_size or min(spec.batch_size, max(4, count // 8))
+    epochs = settings.epochs or plan_epochs(count, batch, spec.steps, spec.epochs)
+    plan = Plan(
+        epochs=epochs,
+        batch_size=batch,
+        learning_rate=settings.learning_rate or spec.learning_rate,
+        patience=max(5, epochs // 5),
+        budget=settings.budget,
+        seed=settings.seed,
+    )
+    device = pick_device(settings.device)
+    # Weights start from the global generator; the caller's own random numbers must not change for it.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        shape = Shape(preparation.channels, preparation.height, preparation.width)
+        autoencoder = build(spec.name, shape, settings.options)
+    keeper = checkpoint(_fingerprint(collection, split, spec, preparation, plan, settings)) if checkpoint else None
+    state = keeper.load() if keeper and resume else None
+    progress.start(f"Training {spec.name} on {len(split.training):,} images", 1.0)
+    state = train(
+        autoencoder,
+        collection.store,
+        pictures["training"],
+        pictures["validation"],
+        plan,
+        device=device,
+        progress=progress,
+        keeper=keeper,
+        state=state,
+    )
+    autoencoder.to("cpu")
+
+    def passes() -> Iterator[Batch]:
+        both = np.concatenate([pictures["training"], pictures["validation"]])
+        return collection.store.passes(both, plan.batch_size, torch.device("cpu"))
+
+    with torch.no_grad():
+        autoencoder.settle(passes)
+    progress.finish()
+    return autoencoder.eval(), plan, state, device
+
+
+def _pictures_of(collection: Collection, images: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The pictures in the store that belong to these images."""
+    chosen = np.zeros(len(collection), dtype=bool)
+    chosen[images] = True
+    return np.flatnonzero(chosen[collection.store.owners])
+
+
+def _fingerprint(
+    collection: Collection, split: Split, spec: ModelSpec, preparation: Preparation, plan: Plan, settings: Settings
+) -> str:
+    about = {
+        "images": collection.fingerprint(),
+        "calibration": hashlib.sha256(split.calibration.tobytes()).hexdigest(),
+        "model": [spec.name, settings.options],
+        "preparation": preparation.as_dict(),
+        "plan": asdict(replace(plan, budget=None)),
+    }
+    return hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()
+
+
+# --- calibrating
+
+
+def _calibrate(
+    model: ModelFile,
+    collection: Collection,
+    split: Split,
+    settings: Settings,
+    refs: Callable[[], Iterable[ImageRef]],
+    progress: Progress,
+) -> tuple[ModelFile, NDArray[np.float32]]:
+    """Score every image through the runtime, once, and let the rule choose the threshold."""
+    scorer = Scorer(model)
+    scores = np.full(len(collection), np.nan, dtype=np.float32)
+    peaks, maps = np.full(len(collection), np.nan, dtype=np.float32), []
+    held = np.zeros(len(collection), dtype=bool)
+    held[split.calibration] = True
+    sample = set(split.calibration[:: max(1, len(split.calibration) // 256)].tolist())
+    progress.start("Calibrating", len(collection))
+    for index, score, anomaly_map in _score_all(scorer, collection, settings, refs):
+        scores[index], peaks[index] = score, map_peak(anomaly_map)
+        if index in sample:
+            maps.append(anomaly_map.ravel()[:: max(1, anomaly_map.size // 4096)])
+        progress.update(index + 1)
+    progress.finish()
+    if not np.isfinite(scores).all():
+        msg = "the trained model gives scores that are not finite. Lower the learning rate, or check the images."
+        raise TrainingError(msg)
+    # Calibration holds out images; images left over from grouped ones neither train nor calibrate.
+    trained = np.concatenate([split.training, split.validation])
+    calibration = Calibration.of(scores[held], scores[trained], peaks[held], settings.rule, split.n_groups)
+    low = float(np.quantile(np.concatenate(maps), 0.9))
+    high = max(calibration.region_level, low + 1e-6)
+    return replace(model, calibration=calibration, map_range=(low, low + 1.5 * (high - low))), scores
+
+
+def _score_all(
+    scorer: Scorer, collection: Collection, settings: Settings, refs: Callable[[], Iterable[ImageRef]]
+) -> Iterator[tuple[int, float, NDArray[np.float32]]]:
+    """Yield (image, score, map) of every usable image, in order."""
+    if settings.fit != "tile":
+        store, valid, size = collection.store, collection.store.valid, 8 * scorer.model.scoring_batch
+        for start in range(0, len(store), size):
+            images = scorer.model.preparation.scale(store.pixels[start : start + size])
+            where = valid[start : start + size]
+            outputs = scorer.runtime.run(images, where, ("anomaly_score", "anomaly_map"))
+            for offset, (top, left, bottom, right) in enumerate(where.tolist()):
+                inside = outputs["anomaly_map"][offset][top:bottom, left:right]
+                yield start + offset, float(outputs["anomaly_score"][offset]), inside
+        return
+    # The store holds only some tiles of large images; an image's score needs all of them.
+    index = 0
+    for found in scorer.find(refs(), max_pixels=settings.max_pixels):
+        if isinstance(found.result, Detection) and found.scored is not None:
+            yield index, found.result.anomaly_score, found.scored.anomaly_map
+            index += 1
+        elif collection.paths[index : index + 1] == [found.result.path]:
+            raise ImageError(f"{found.result.path} could be read at first and not again: {found.result}")
+
+
+def _parity(
+    model: ModelFile, autoencoder: Autoencoder, collection: Collection, split: Split, shape: Shape
+) -> dict[str, Any]:
+    """Compare torch with ONNX Runtime on calibration images; the largest difference goes into the model file.
+
+    Raises:
+        TrainingError: if they differ by more than rounding.
+    """
+    pictures = _pictures_of(collection, split.calibration)[:256]
+    images = model.preparation.scale(collection.store.pixels[pictures])
+    valid = collection.store.valid[pictures]
+    runtime = Scorer(model).runtime.run(images, valid, ("anomaly_score",))["anomaly_score"]
+    with torch.no_grad():
+        graph = ScoringGraph(autoencoder, shape).eval()
+        reference = graph(torch.from_numpy(images), torch.from_numpy(valid))[0].numpy()
+    difference = float(np.abs(runtime - reference).max())
+    relative = difference / max(float(np.abs(reference).max()), 1e-12)
+    if not relative <= _PARITY:
+        msg = f"ONNX Runtime and torch disagree by {difference:.3g} on the calibration images; the model is not saved."
+        raise TrainingError(msg)
+    return {"images": len(pictures), "max_abs_difference": difference, "max_relative_difference": relative}
+
+
+# --- describing
+
+
+def _info(
+    spec: ModelSpec, settings: Settings, autoencoder: Autoencoder, plan: Plan, state: TrainingState, device: torch.device
+) -> dict[str, Any]:
+    options = {**spec.options, **settings.options}
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "model": {
+            "name": spec.name,
+            "summary": spec.summary,
+            "chosen": "asked for" if settings.model != "auto" else "chosen from the images",
+            "options": options,
+            "parameters": sum(p.numel() for p in autoencoder.parameters()),
+        },
+        "training": {
+            **asdict(plan),
+            "device": str(device),
+            "seconds": round(state.seconds, 3),
+            "stopped": _why_stopped(plan, state),
+            "history": [asdict(epoch) for epoch in state.history],
+        },
+        "versions": {
+            "oddment": oddment.__version__,
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "onnxruntime": onnxruntime.__version__,
+            "numpy": np.__version__,
+        },
+    }
+
+
+def _why_stopped(plan: Plan, state: TrainingState) -> str:
+    if len(state.history) >= plan.epochs:
+        return "all epochs done"
+    if stopped_early(state.history, plan.patience):
+        return f"no better validation loss in {plan.patience} epochs"
+    return "time budget spent"
+
+
+def _caveats(model: ModelFile, plan: Plan, state: TrainingState) -> tuple[str, ...]:
+    caveats = [model.calibration.caveat()]
+    if _why_stopped(plan, state) == "time budget spent":
+        caveats.append("The time budget ended training early; another run may give other scores.")
+    return tuple(text for text in caveats if text)

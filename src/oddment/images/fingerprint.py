@@ -1,0 +1,115 @@
+"""Fingerprints of images: exact duplicates by digest, near duplicates by perceptual hash.
+
+Source: the hash is the DCT hash of Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions" (2010).
+Differs in keeping 16×16 coefficients (256 bits), since photographs of one production line differ in detail only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+__all__ = ["NEAR_BITS", "digest", "group_near_duplicates", "perceptual_hashes"]
+
+NEAR_BITS = 30
+"""Two images whose 256-bit hashes differ in at most this many bits are near duplicates of each other."""
+
+_SIDE = 32
+_KEPT = 16
+# Up to here every pair is compared; beyond, neighbours in several sorted orders are.
+_EXACT_PAIRS = 8_000
+_ORDERS = 24
+_WINDOW = 6
+
+
+def digest(pixels: NDArray[Any]) -> bytes:
+    """Return 16 bytes that two images share only if type, shape and every pixel are equal."""
+    header = f"{pixels.dtype.str}{pixels.shape}".encode()
+    return hashlib.blake2b(header + np.ascontiguousarray(pixels).tobytes(), digest_size=16).digest()
+
+
+def perceptual_hashes(pictures: NDArray[Any]) -> NDArray[np.uint64]:
+    """Return the 256-bit perceptual hash of each picture.
+
+    Args:
+        pictures: (N, H, W, C) of any real type.
+
+    Returns:
+        uint64 (N, 4).
+    """
+    gray = pictures.astype(np.float32).mean(axis=3)
+    rows, columns = _shrink_then_dct(gray.shape[1]), _shrink_then_dct(gray.shape[2])
+    spectrum = (rows @ gray @ columns.T).reshape(len(gray), -1)
+    # The mean brightness says nothing about content.
+    spectrum[:, 0] = 0
+    bits = spectrum > np.median(spectrum, axis=1, keepdims=True)
+    return np.ascontiguousarray(np.packbits(bits, axis=1)).view(np.uint64)
+
+
+@lru_cache(maxsize=16)
+def _shrink_then_dct(length: int) -> NDArray[np.float32]:
+    """(16, length): triangle-filtered resampling to 32 samples, then the first 16 rows of the orthonormal DCT-II."""
+    scale = length / _SIDE
+    support = max(scale, 1.0)
+    centres = (np.arange(_SIDE)[:, None] + 0.5) * scale
+    weights = np.clip(1 - np.abs(np.arange(length)[None] + 0.5 - centres) / support, 0, None)
+    weights /= weights.sum(axis=1, keepdims=True)
+    k, n = np.arange(_KEPT)[:, None], np.arange(_SIDE)[None]
+    cosines = np.cos(np.pi * (2 * n + 1) * k / (2 * _SIDE)) * np.sqrt(2 / _SIDE)
+    cosines[0] /= np.sqrt(2)
+    return np.asarray(cosines @ weights, dtype=np.float32)
+
+
+def group_near_duplicates(hashes: NDArray[np.uint64], *, max_bits: int = NEAR_BITS) -> NDArray[np.int64]:
+    """Return a group number for each image; near duplicates, and near duplicates of those, share one.
+
+    Up to 8,000 images every pair is compared. Beyond, each image is compared with its neighbours in 24 sorted orders of
+    the hash, which misses some pairs at the far end of `max_bits` and keeps the cost in proportion to the number.
+
+    Args:
+        hashes: uint64 (N, 4) from `perceptual_hashes`.
+        max_bits: the largest distance between near duplicates.
+
+    Returns:
+        int64 (N,), numbers from 0 in order of first appearance.
+    """
+    parents = np.arange(len(hashes))
+    for left, right in _candidates(hashes):
+        close = np.bitwise_count(hashes[left] ^ hashes[right]).sum(axis=-1, dtype=np.int64) <= max_bits
+        for a, b in zip(left[close].tolist(), right[close].tolist(), strict=True):
+            root_a, root_b = _root(parents, a), _root(parents, b)
+            parents[max(root_a, root_b)] = min(root_a, root_b)
+    roots = np.array([_root(parents, index) for index in range(len(hashes))], dtype=np.int64)
+    _, groups = np.unique(roots, return_inverse=True)
+    return groups.astype(np.int64)
+
+
+def _candidates(hashes: NDArray[np.uint64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    count = len(hashes)
+    if count <= _EXACT_PAIRS:
+        for index in range(count - 1):
+            others = np.arange(index + 1, count)
+            yield np.full(others.size, index), others
+        return
+    rng = np.random.default_rng(0)
+    bits = np.unpackbits(hashes.view(np.uint8).reshape(count, -1), axis=1)
+    for _ in range(_ORDERS):
+        keys = np.packbits(bits[:, rng.permutation(bits.shape[1])[:64]], axis=1).view(">u8")[:, 0]
+        order = np.argsort(keys, kind="stable")
+        for step in range(1, _WINDOW + 1):
+            yield order[:-step], order[step:]
+
+
+def _root(parents: NDArray[np.int64], index: int) -> int:
+    while parents[index] != index:
+        parents[index] = parents[parents[index]]
+        index = int(parents[index])
+    return index

@@ -1,0 +1,112 @@
+"""What every autoencoder of the registry is: an `nn.Module` that encodes, decodes and says what is left over."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["Autoencoder", "Batch", "Leftover", "keras_start", "masked_mean", "valid_mask"]
+
+
+class Batch(NamedTuple):
+    """One batch of training images.
+
+    Args:
+        images: float32 (N, C, H, W), nominally in [0, 1].
+        mask: float32 (N, 1, H, W), 1 on real pixels and 0 on padding.
+    """
+
+    images: Tensor
+    mask: Tensor
+
+
+class Leftover(NamedTuple):
+    """What scoring needs of one batch.
+
+    Args:
+        anomaly_map: (N, H, W), higher is more anomalous.
+        reconstruction: (N, C, H, W) in the unit of the images.
+        latent: (N, latent_dim).
+    """
+
+    anomaly_map: Tensor
+    reconstruction: Tensor
+    latent: Tensor
+
+
+class Autoencoder(nn.Module):
+    """Base of all models. A subclass gives `encode` and `decode`; the rest has a usual form that it may replace.
+
+    Attributes:
+        pooled_share: the image score is the mean of this share of the largest map values; 1.0 is the plain mean.
+    """
+
+    pooled_share: float = 1.0
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Return the latent (N, latent_dim) of images (N, C, H, W)."""
+        raise NotImplementedError
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Return the reconstruction (N, C, H, W) of a latent (N, latent_dim)."""
+        raise NotImplementedError
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the reconstruction (N, C, H, W) of images (N, C, H, W)."""
+        return self.decode(self.encode(images))
+
+    def loss(self, batch: Batch, generator: torch.Generator) -> Tensor:  # noqa: ARG002 - for models that corrupt
+        """Return the training loss, a scalar: the mean squared error over real pixels.
+
+        Args:
+            batch: images and mask.
+            generator: the only source of chance a model may draw from, so that a seed fixes the run.
+        """
+        return masked_mean((self(batch.images) - batch.images).square().mean(1, keepdim=True), batch.mask)
+
+    def validation_loss(self, batch: Batch) -> Tensor:
+        """Return the loss that early stopping watches, a scalar without chance in it."""
+        return masked_mean((self(batch.images) - batch.images).square().mean(1, keepdim=True), batch.mask)
+
+    def settle(self, batches: Callable[[], Iterator[Batch]]) -> None:
+        """Fit what is computed rather than descended to, after the last step; the usual model has nothing of the kind.
+
+        Args:
+            batches: returns a fresh pass over normal images each time it is called.
+        """
+
+    def leftover(self, batch: Batch) -> Leftover:
+        """Return map, reconstruction and latent; the usual map is the squared error, mean over channels."""
+        latent = self.encode(batch.images)
+        reconstruction = self.decode(latent)
+        return Leftover((batch.images - reconstruction).square().mean(1), reconstruction, latent)
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Return the scalar mean of values (N, 1, H, W) where mask (N, 1, H, W) is 1."""
+    return (values * mask).sum() / mask.sum()
+
+
+def valid_mask(valid: Tensor, height: int, width: int) -> Tensor:
+    """Return float32 (N, 1, height, width), 1 inside each (top, left, bottom, right) of valid (N, 4) and 0 on padding."""
+    top, left, bottom, right = (valid[:, i].view(-1, 1, 1, 1) for i in range(4))
+    rows = torch.arange(height, device=valid.device).view(1, 1, -1, 1)
+    columns = torch.arange(width, device=valid.device).view(1, 1, 1, -1)
+    return ((rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)).float()
+
+
+def keras_start(module: nn.Module) -> None:
+    """Start dense and convolution kernels from Glorot uniform and biases from zero, as Keras does.
+
+    Source:
+        Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural networks" (2010), eq. 16.
+    """
+    if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

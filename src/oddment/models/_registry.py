@@ -1,0 +1,134 @@
+"""The list of models. Each family registers itself; a file dropped into this folder is found without being listed."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from oddment.errors import ParameterError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from oddment.models._base import Autoencoder
+
+__all__ = ["ModelSpec", "Shape", "build", "get_spec", "model_names", "register"]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The shape of one prepared image."""
+
+    channels: int
+    height: int
+    width: int
+
+    @property
+    def pixels(self) -> int:
+        """Numbers in one image."""
+        return self.channels * self.height * self.width
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """What the library must know of a model before it is built.
+
+    Args:
+        name: what `--model` calls it.
+        summary: one line for lists and help.
+        build: makes the module for a shape, with the options of `options` overridden by the user's.
+        stride: height and width must be multiples of this.
+        options: names and defaults of what the user may set, such as latent_dim.
+        learning_rate: peak of Adam's schedule.
+        batch_size: images a step.
+        steps: gradient steps that a full training takes, spread over the epochs.
+        epochs: least and most epochs, whatever the number of images.
+        scoring_batch: pictures scored at once; part of the model, since it fixes the order of the additions.
+    """
+
+    name: str
+    summary: str
+    build: Callable[..., Autoencoder]
+    stride: int = 1
+    options: dict[str, Any] = field(default_factory=dict)
+    learning_rate: float = 1e-3
+    batch_size: int = 64
+    steps: int = 4000
+    epochs: tuple[int, int] = (4, 200)
+    scoring_batch: int = 32
+
+
+_SPECS: dict[str, ModelSpec] = {}
+
+
+def register(spec: ModelSpec) -> ModelSpec:
+    """Add a model to the registry and return its spec.
+
+    Raises:
+        ParameterError: if the name is taken.
+    """
+    if spec.name in _SPECS:
+        msg = f"model name {spec.name!r} is registered already."
+        raise ParameterError(msg)
+    _SPECS[spec.name] = spec
+    return spec
+
+
+@cache
+def _discover() -> None:
+    import oddment.models as package  # noqa: PLC0415 - the package imports this module
+
+    for info in pkgutil.iter_modules(package.__path__):
+        if not info.name.startswith("_"):
+            importlib.import_module(f"{package.__name__}.{info.name}")
+
+
+def model_names() -> list[str]:
+    """Return the names of all models, sorted."""
+    _discover()
+    return sorted(_SPECS)
+
+
+def get_spec(name: str) -> ModelSpec:
+    """Return the spec of a model.
+
+    Raises:
+        ParameterError: if there is none of that name; the message suggests the nearest.
+    """
+    _discover()
+    if name not in _SPECS:
+        near = difflib.get_close_matches(name, _SPECS, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        msg = f"model={name!r} is not one of auto, {', '.join(model_names())}.{hint}"
+        raise ParameterError(msg)
+    return _SPECS[name]
+
+
+def build(name: str, shape: Shape, options: dict[str, Any] | None = None) -> Autoencoder:
+    """Return a new, untrained model.
+
+    Args:
+        name: a registered name.
+        shape: channels, height and width of the prepared images.
+        options: overrides of the spec's options.
+
+    Raises:
+        ParameterError: if name or an option is unknown, or the shape is not a multiple of the stride.
+    """
+    spec = get_spec(name)
+    unknown = sorted(set(options or {}) - set(spec.options))
+    if unknown:
+        known = ", ".join(spec.options) or "none"
+        msg = f"model {name!r} has no option {', '.join(unknown)}; its options: {known}."
+        raise ParameterError(msg)
+    if shape.height % spec.stride or shape.width % spec.stride:
+        msg = (
+            f"model {name!r} needs height and width that are multiples of {spec.stride}; "
+            f"got {shape.height}×{shape.width}. Round them up."
+        )
+        raise ParameterError(msg)
+    return spec.build(shape, **{**spec.options, **(options or {})})

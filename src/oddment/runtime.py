@@ -1,0 +1,123 @@
+"""Scoring with ONNX Runtime and NumPy alone.
+
+Pictures are always scored in full batches of the size that the model file fixes, the last one filled up with blanks: the
+kernels that a matrix product takes depend on its shape, so that a score must not depend on how many images came with it.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from oddment.errors import ModelFileError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+__all__ = ["OUTPUTS", "Runtime"]
+
+OUTPUTS = ("anomaly_score", "anomaly_map", "reconstruction", "latent")
+INPUTS = ("images", "valid")
+TYPES = {"valid": "tensor(int64)"}
+
+
+class Runtime:
+    """One scoring graph, loaded.
+
+    Args:
+        graph: ONNX bytes with inputs `images` float32 (N, C, H, W) and `valid` int64 (N, 4), outputs `OUTPUTS`.
+        shape: (C, H, W) that the graph must take.
+        batch: pictures in every call of the graph.
+        threads: threads within one operator; 0 leaves the choice to ONNX Runtime (one a physical core).
+
+    Raises:
+        ModelFileError: if the bytes are no such graph.
+    """
+
+    def __init__(self, graph: bytes, *, shape: tuple[int, int, int], batch: int, threads: int | None = None) -> None:
+        import onnxruntime as ort  # noqa: PLC0415 - 0.1 s that `oddment --help` need not pay
+
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads if threads is not None else int(os.environ.get("ODDMENT_THREADS", "0"))
+        options.log_severity_level = 4
+        try:
+            self._session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime raises classes of its own, none of them public
+            msg = f"its graph.onnx cannot be loaded by ONNX Runtime {ort.__version__}: {_first_line(error)}"
+            raise ModelFileError(msg) from error
+        self.shape = shape
+        self.batch = batch
+        self._check()
+
+    def _check(self) -> None:
+        inputs = {item.name: item.shape for item in self._session.get_inputs()}
+        types = {item.name: item.type for item in (*self._session.get_inputs(), *self._session.get_outputs())}
+        outputs = {item.name for item in self._session.get_outputs()}
+        if set(inputs) != set(INPUTS) or not set(OUTPUTS) <= outputs:
+            msg = f"its graph has inputs {sorted(inputs)} and outputs {sorted(outputs)}; Oddment needs {INPUTS}, {OUTPUTS}"
+            raise ModelFileError(msg)
+        if tuple(inputs["images"][1:]) != self.shape:
+            msg = f"its graph takes images of shape {tuple(inputs['images'][1:])}, its manifest says {self.shape}"
+            raise ModelFileError(msg)
+        wrong = [name for name in (*INPUTS, *OUTPUTS) if types[name] != TYPES.get(name, "tensor(float)")]
+        if wrong:
+            msg = f"its graph's {wrong[0]} is a {types[wrong[0]]}, not a {TYPES.get(wrong[0], 'tensor(float)')}"
+            raise ModelFileError(msg)
+
+    def run(
+        self, images: NDArray[np.float32], valid: NDArray[np.int64], outputs: Sequence[str] = OUTPUTS
+    ) -> dict[str, NDArray[np.float32]]:
+        """Return the named outputs for any number of pictures.
+
+        Args:
+            images: float32 (P, C, H, W).
+            valid: int64 (P, 4), (top, left, bottom, right) of real pixels.
+            outputs: some of `OUTPUTS`.
+
+        Returns:
+            For each name an array with P rows. Row i depends on picture i alone, to the last bit.
+        """
+        parts = [self._run_full(*chunk, outputs) for chunk in self._chunks(images, valid)]
+        joined = [np.concatenate(columns) if len(columns) > 1 else columns[0] for columns in zip(*parts, strict=True)]
+        return {name: array[: len(images)] for name, array in zip(outputs, joined, strict=True)}
+
+    def _run_full(
+        self, images: NDArray[np.float32], valid: NDArray[np.int64], outputs: Sequence[str]
+    ) -> list[NDArray[np.float32]]:
+        try:
+            arrays: list[NDArray[np.float32]] = self._session.run(list(outputs), {"images": images, "valid": valid})
+        except Exception as error:
+            msg = f"its graph failed while scoring: {_first_line(error)}"
+            raise ModelFileError(msg) from error
+        for name, array in zip(outputs, arrays, strict=True):
+            self._check_output(name, array.shape)
+        return arrays
+
+    def _check_output(self, name: str, shape: tuple[int, ...]) -> None:
+        """A graph may declare any output; what it gives is believed only in the shape that the format names."""
+        channels, height, width = self.shape
+        rest = {"anomaly_score": (), "anomaly_map": (height, width), "reconstruction": (channels, height, width)}
+        expected = (self.batch, *rest.get(name, shape[1:2]))
+        if shape != expected:
+            msg = f"its graph gave {name} of shape {shape} where the format needs {expected}"
+            raise ModelFileError(msg)
+
+    def _chunks(
+        self, images: NDArray[np.float32], valid: NDArray[np.int64]
+    ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
+        for start in range(0, len(images), self.batch):
+            part, where = images[start : start + self.batch], valid[start : start + self.batch]
+            missing = self.batch - len(part)
+            if missing:
+                part = np.concatenate([part, np.zeros((missing, *self.shape), np.float32)])
+                full = np.array([[0, 0, self.shape[1], self.shape[2]]], np.int64)
+                where = np.concatenate([where, np.repeat(full, missing, axis=0)])
+            yield part, where
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__

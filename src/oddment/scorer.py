@@ -1,0 +1,324 @@
+"""A fitted detector that scores with ONNX Runtime and NumPy alone: what `oddment.load` returns.
+
+The command line, the estimator and the service score through this one class.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from oddment.artifact import ModelFile, read_model, write_model
+from oddment.calibration import Calibration, ThresholdRule
+from oddment.errors import ImageError, ModelFileError
+from oddment.images.decode import DEFAULT_MAX_PIXELS, decode
+from oddment.images.inputs import as_refs
+from oddment.images.prepare import Prepared, assemble
+from oddment.images.stream import in_order
+from oddment.regions import find_regions
+from oddment.results import Detection, Rejection, Result
+from oddment.runtime import Runtime
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from oddment.images.decode import Decoded
+    from oddment.images.files import ImageRef
+    from oddment.images.inputs import Images
+
+__all__ = ["Found", "Scored", "Scorer", "load"]
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What the graph says of one image.
+
+    Args:
+        anomaly_score: higher is more anomalous; the largest of its tiles' where the image was tiled.
+        anomaly_map: float32 (h, w) over the whole image, at the resolution that the model saw, padding cut off.
+        original: uint8, uint16 or float32 (h, w, C), the image as the model saw it, padding cut off.
+        reconstruction: float32 (h, w, C), nominally in [0, 1], padding cut off.
+        latent: float32 (L,), of the highest-scoring tile where the image was tiled.
+    """
+
+    anomaly_score: float
+    anomaly_map: NDArray[np.float32]
+    original: NDArray[Any]
+    reconstruction: NDArray[np.float32]
+    latent: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One image of a search.
+
+    Args:
+        result: the row of results.
+        scored: what the graph said; None for a rejected image.
+        ref: the reference it came from.
+    """
+
+    result: Result
+    scored: Scored | None
+    ref: ImageRef
+
+
+class Scorer:
+    """Scores images with a model file; needs neither torch nor scikit-learn.
+
+    Args:
+        model: contents of a model file.
+        threads: threads within one operator; None leaves the choice to ONNX Runtime.
+
+    Raises:
+        ModelFileError: if the graph cannot be loaded.
+    """
+
+    def __init__(self, model: ModelFile, *, threads: int | None = None) -> None:
+        self.model = model
+        self.runtime = Runtime(model.graph, shape=model.shape, batch=model.scoring_batch, threads=threads)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The state that copies travel with: the model, not the loaded session."""
+        return {"model": self.model}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Load the session anew."""
+        self.__init__(state["model"])  # type: ignore[misc]
+
+    @cached_property
+    def region_level(self) -> float:
+        """The anomaly-map value above which a pixel belongs to a region."""
+        return self.calibration.region_level
+
+    @property
+    def calibration(self) -> Calibration:
+        """Calibration scores, rule and threshold."""
+        return self.model.calibration
+
+    @property
+    def threshold_(self) -> float:
+        """An image is an anomaly when its score is strictly above this."""
+        return self.model.calibration.threshold
+
+    def with_rule(self, rule: ThresholdRule) -> Scorer:
+        """Return the same scorer under another threshold rule; nothing is loaded or scored again.
+
+        Raises:
+            TooFewImagesError: if the rule needs more calibration scores than the model holds.
+        """
+        other = object.__new__(Scorer)
+        other.model = replace(self.model, calibration=self.model.calibration.with_rule(rule))
+        other.runtime = self.runtime
+        return other
+
+    def save(self, path: str | Path) -> None:
+        """Write the model file."""
+        write_model(Path(path), self.model)
+
+    # --- arrays and paths in, numbers out
+
+    def anomaly_score(self, images: Images) -> NDArray[np.float32]:
+        """Return float32 (N,) anomaly scores, higher is more anomalous.
+
+        Args:
+            images: array (N, H, W[, C]) uint8, uint16 or float, or paths of files and folders.
+
+        Raises:
+            ImageError: if one of the images cannot be used; the message names it.
+        """
+        return np.array([item.anomaly_score for item in self._each(images)], dtype=np.float32)
+
+    def anomaly_map(self, images: Images) -> NDArray[np.float32] | list[NDArray[np.float32]]:
+        """Return the anomaly maps at the images' own resolution: (N, H, W), or a list where sizes differ."""
+        maps = [full_map(found) for found in self._found(images)]
+        return np.stack(maps) if len({item.shape for item in maps}) == 1 else maps
+
+    def reconstruct(self, images: Images) -> NDArray[np.float32] | list[NDArray[np.float32]]:
+        """Return reconstructions at the model's resolution: (N, h, w, C), or a list where sizes differ."""
+        drawn = [item.reconstruction for item in self._each(images)]
+        return np.stack(drawn) if len({item.shape for item in drawn}) == 1 else drawn
+
+    def latent(self, images: Images) -> NDArray[np.float32]:
+        """Return latents, float32 (N, latent_dim)."""
+        return np.stack([item.latent for item in self._each(images)])
+
+    def p_value(self, images: Images) -> NDArray[np.float64]:
+        """Return conformal p-values, float64 (N,): (1 + number of calibration scores ≥ score) / (n + 1)."""
+        return self.calibration.p_values(self.anomaly_score(images))
+
+    def predict(self, images: Images) -> NDArray[np.int64]:
+        """Return int64 (N,): -1 where anomaly_score > threshold_, else +1, as scikit-learn's outlier detectors do."""
+        return np.where(self.anomaly_score(images).astype(np.float64) > self.threshold_, -1, 1)
+
+    def detect(self, images: Images, *, maps: bool = False) -> list[Result]:
+        """Return one `Detection` or `Rejection` an image, in order, ranked.
+
+        Args:
+            images: arrays or paths.
+            maps: keep the anomaly map, at the original resolution, in each detection.
+        """
+        results: list[Result] = []
+        for found in self.find(as_refs(images)):
+            result = found.result
+            if maps and isinstance(result, Detection):
+                result = replace(result, anomaly_map=full_map(found))
+            results.append(result)
+        order = sorted(
+            (index for index, item in enumerate(results) if isinstance(item, Detection)),
+            key=lambda index: -results[index].anomaly_score,  # type: ignore[union-attr]
+        )
+        for rank, index in enumerate(order, start=1):
+            results[index] = replace(results[index], rank=rank)  # type: ignore[arg-type]
+        return results
+
+    def _found(self, images: Images) -> Iterator[Found]:
+        for found in self.find(as_refs(images)):
+            if isinstance(found.result, Rejection):
+                msg = f"{found.result.path}: {found.result.reason}"
+                raise ImageError(msg)
+            yield found
+
+    def _each(self, images: Images) -> Iterator[Scored]:
+        return (found.scored for found in self._found(images) if found.scored is not None)
+
+    # --- the stream that all of the above runs on
+
+    def find(
+        self, refs: Iterable[ImageRef], *, max_pixels: int = DEFAULT_MAX_PIXELS, workers: int | None = None
+    ) -> Iterator[Found]:
+        """Yield one `Found` for each reference, in order; decoding in threads runs ahead of scoring.
+
+        Args:
+            refs: references from `iter_images` or `as_refs`.
+            max_pixels: larger images are rejected before they are decoded.
+            workers: decoding threads.
+        """
+        batch: list[tuple[ImageRef, Prepared | ImageError]] = []
+        pictures = 0
+        for ref, item in in_order(refs, self._preparer(max_pixels), workers=workers):
+            batch.append((ref, item))
+            pictures += len(item.pixels) if isinstance(item, Prepared) else 0
+            # Rejected images must not pile up behind one that is waiting to be scored.
+            if pictures >= self.model.scoring_batch or len(batch) >= 4 * self.model.scoring_batch:
+                yield from self._finish(batch)
+                batch, pictures = [], 0
+        if batch:
+            yield from self._finish(batch)
+
+    def _preparer(self, max_pixels: int) -> Callable[[ImageRef], Prepared | ImageError]:
+        preparation = self.model.preparation
+
+        def work(ref: ImageRef) -> Prepared | ImageError:
+            try:
+                decoded: Decoded = decode(ref.payload, max_pixels=max_pixels, at_least=preparation.at_least)
+                return preparation.prepare(decoded)
+            except ImageError as error:
+                return error
+
+        return work
+
+    def _finish(self, batch: list[tuple[ImageRef, Prepared | ImageError]]) -> Iterator[Found]:
+        usable = [item for _, item in batch if isinstance(item, Prepared)]
+        scored = self.score_prepared(usable)
+        p_values = self.calibration.p_values([item.anomaly_score for item in scored])
+        judged = iter(zip(usable, scored, p_values.tolist(), strict=True))
+        for ref, item in batch:
+            if isinstance(item, ImageError):
+                yield Found(Rejection(path=ref.path, reason=str(item)), None, ref)
+            else:
+                yield self._judge(ref, *next(judged))
+
+    def _judge(self, ref: ImageRef, prepared: Prepared, scored: Scored, p_value: float) -> Found:
+        score = scored.anomaly_score
+        if not np.isfinite(score):
+            reason = "the model gave no finite score (extreme pixel values, or a damaged model)"
+            return Found(Rejection(path=ref.path, reason=reason, size=prepared.size), None, ref)
+        is_anomaly = score > self.threshold_
+        detection = Detection(
+            path=ref.path,
+            anomaly_score=score,
+            threshold=self.threshold_,
+            p_value=p_value,
+            is_anomaly=is_anomaly,
+            size=prepared.size,
+            regions=find_regions(scored.anomaly_map, prepared.size, self.region_level, insist=is_anomaly),
+        )
+        return Found(detection, scored, ref)
+
+    def score_prepared(self, prepared: Sequence[Prepared]) -> list[Scored]:
+        """Return what the graph says of each prepared image, in order.
+
+        Args:
+            prepared: images as `Preparation.prepare` returned them.
+        """
+        if not prepared:
+            return []
+        images, valid, owners = assemble(self.model.preparation, prepared)
+        outputs = self.runtime.run(images, valid)
+        bounds = np.searchsorted(owners, np.arange(len(prepared) + 1))
+        return [
+            _join(item, {name: array[start:stop] for name, array in outputs.items()})
+            for item, start, stop in zip(prepared, bounds[:-1], bounds[1:], strict=True)
+        ]
+
+
+def load(path: str | Path, *, threads: int | None = None) -> Scorer:
+    """Return a scorer from a model file. Needs neither torch nor scikit-learn.
+
+    Args:
+        path: a `.oddment` file.
+        threads: threads within one operator; None leaves the choice to ONNX Runtime.
+
+    Raises:
+        ModelFileError: if the file is missing, damaged, altered or foreign.
+    """
+    model = read_model(Path(path))
+    try:
+        return Scorer(model, threads=threads)
+    except ModelFileError as error:
+        msg = f"{path}: {error}. Copy it again, or fit the model anew."
+        raise ModelFileError(msg) from error
+
+
+def full_map(found: Found) -> NDArray[np.float32]:
+    """Return the anomaly map of a scored image at its original resolution, float32 (H, W)."""
+    result, scored = found.result, found.scored
+    if scored is None or not isinstance(result, Detection):
+        msg = f"{found.ref.path} was rejected and has no anomaly map"
+        raise ImageError(msg)
+    if scored.anomaly_map.shape == (result.size[1], result.size[0]):
+        return scored.anomaly_map
+    return np.asarray(Image.fromarray(scored.anomaly_map).resize(result.size, Image.Resampling.BILINEAR))
+
+
+def _join(item: Prepared, outputs: dict[str, NDArray[np.float32]]) -> Scored:
+    """One image from its pictures: the score of the highest, the maps side by side."""
+    scores, maps = outputs["anomaly_score"], outputs["anomaly_map"]
+    drawn = outputs["reconstruction"].transpose(0, 2, 3, 1)
+    # NaN must win here, so that it is seen and the image rejected.
+    highest = int(np.argmax(np.where(np.isnan(scores), np.inf, scores)))
+    if len(item.placements) == 1:
+        top, left, bottom, right = item.placements[0].valid
+        inside = np.s_[top:bottom, left:right]
+        return Scored(
+            float(scores[0]), maps[0][inside], item.pixels[0][inside], drawn[0][inside], outputs["latent"][0]
+        )
+    width, height = item.size
+    joined = np.full((height, width), -np.inf, dtype=np.float32)
+    original = np.zeros((height, width, item.pixels.shape[3]), dtype=item.pixels.dtype)
+    painted = np.zeros((height, width, drawn.shape[3]), dtype=np.float32)
+    for index, place in enumerate(item.placements):
+        left, top, right, bottom = place.source
+        target, inside = np.s_[top:bottom, left:right], np.s_[: bottom - top, : right - left]
+        joined[target] = np.maximum(joined[target], maps[index][inside])
+        original[target] = item.pixels[index][inside]
+        painted[target] = drawn[index][inside]
+    return Scored(float(scores[highest]), joined, original, painted, outputs["latent"][highest])

@@ -1,0 +1,311 @@
+"""One search: images in, a folder of results out. What `oddment find` runs."""
+
+from __future__ import annotations
+
+import heapq
+import shutil
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+import oddment
+from oddment.card import model_card
+from oddment.errors import DataError
+from oddment.images.decode import DEFAULT_MAX_PIXELS, Decoded, decode, thumbnail
+from oddment.images.files import ImageRef, count_images, iter_images
+from oddment.progress import Progress
+from oddment.report import Gallery, ReportData, render_heat_map, render_pictures, write_report
+from oddment.results import Detection
+from oddment.scorer import full_map
+from oddment.tables import Journal, ranked_rows, require_parquet, write_tables
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from oddment.scorer import Found, Scorer
+
+__all__ = ["Search", "SearchOptions", "Summary"]
+
+JOURNAL = "results.partial.jsonl"
+PICTURES = "pictures.partial"
+_FILES = (JOURNAL, PICTURES, "results.csv", "results.jsonl", "results.parquet", "report.html")
+_REPORT_ROWS = 10_000
+_REPORT_REJECTIONS = 2_000
+_PICTURE_SIDE = 224
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchOptions:
+    """What a search writes.
+
+    Args:
+        maps: heat maps at original size, in a folder `maps`.
+        parquet: results.parquet as well.
+        report: report.html.
+        top: list only this many of the highest scores.
+        only_anomalies: list only anomalies, and rejected files.
+        max_pixels: larger images are rejected before they are decoded.
+        resume: finish an interrupted search.
+        overwrite: begin anew where an interrupted search lies.
+    """
+
+    maps: bool = False
+    parquet: bool = False
+    report: bool = True
+    top: int | None = None
+    only_anomalies: bool = False
+    max_pixels: int = DEFAULT_MAX_PIXELS
+    resume: bool = False
+    overwrite: bool = False
+
+    def lists(self, row: dict[str, Any]) -> bool:
+        """Return whether a ranked row belongs into the tables."""
+        if row["status"] != "scored":
+            return True
+        return not (self.only_anomalies and not row["is_anomaly"]) and (self.top is None or row["rank"] <= self.top)
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a search came to.
+
+    Args:
+        scored: images with a score.
+        anomalies: images above the threshold.
+        rejected: files that could not be used.
+        resumed: rows that an earlier, interrupted run had left.
+        complete: False when it was interrupted.
+        threshold: the threshold.
+        target_fpr: the promised false-alarm rate; None when the rule promises none.
+        files: what was written.
+    """
+
+    scored: int
+    anomalies: int
+    rejected: int
+    resumed: int
+    complete: bool
+    threshold: float
+    target_fpr: float | None
+    files: tuple[Path, ...]
+
+
+class Search:
+    """A search into a folder. Call `run`, then, interrupted or not, `finish`.
+
+    Args:
+        scorer: what scores.
+        model_path: the model file, for the report and to recognise the run.
+        sources: files, folders, globs, archives, arrays.
+        out: the folder to write to; made if missing.
+        options: what is written.
+        progress: told how far it is.
+
+    Raises:
+        DataError: if the folder holds an interrupted search and neither resume nor overwrite was asked for.
+        ParameterError: if a source does not exist.
+    """
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        model_path: Path,
+        sources: Sequence[str | Path],
+        out: Path,
+        options: SearchOptions,
+        progress: Progress | None = None,
+    ) -> None:
+        if options.parquet:
+            require_parquet()
+        self.scorer, self.model_path, self.out, self.options = scorer, model_path, out, options
+        self.progress = progress or Progress()
+        self.sources = list(sources)
+        # Checks that the sources exist before anything is written.
+        self._refs = iter_images(self.sources, exclude=self._outputs)
+        out.mkdir(parents=True, exist_ok=True)
+        self._clear()
+        self.journal = Journal(out / JOURNAL, self._about(), resume=options.resume)
+        self.gallery = Gallery(journal=out / PICTURES) if options.report else None
+        self._map_names: set[str] = set()
+
+    @property
+    def _outputs(self) -> list[Path]:
+        """What a search writes: not to be searched, should OUT lie among the images."""
+        return [self.out / name for name in (*_FILES, "maps")]
+
+    def _about(self) -> dict[str, Any]:
+        fingerprint = self.scorer.model.info.get("data", {}).get("fingerprint", "")
+        return {
+            "oddment": oddment.__version__,
+            "model": [self.scorer.model.info.get("created", ""), fingerprint],
+            "threshold": self.scorer.threshold_,
+        }
+
+    def _clear(self) -> None:
+        """Make room for a new run; an interrupted one is never thrown away unasked."""
+        journal = self.out / JOURNAL
+        if self.options.resume:
+            return
+        if journal.exists() and not self.options.overwrite:
+            msg = (
+                f"{self.out} holds an interrupted search. Add --resume to finish it, or --overwrite to begin anew."
+            )
+            raise DataError(msg)
+        for name in _FILES:
+            (self.out / name).unlink(missing_ok=True)
+        if self.options.maps:
+            shutil.rmtree(self.out / "maps", ignore_errors=True)
+
+    def run(self) -> Iterator[Found]:
+        """Score the images that have no row yet, write each row as it comes, and yield it."""
+        total = count_images(self.sources, exclude=self._outputs)
+        self.progress.start("Finding", total)
+        done = self.journal.resumed
+        try:
+            refs = (ref for ref in self._refs if not self.journal.holds(ref.path))
+            for found in self.scorer.find(refs, max_pixels=self.options.max_pixels):
+                self._keep(found)
+                done += 1
+                totals = self.journal.totals
+                rejected = f" · {totals.rejected:,} rejected" if totals.rejected else ""
+                self.progress.update(done, f"{totals.anomalies:,} anomalies{rejected}")
+                yield found
+        finally:
+            self.journal.flush()
+            self.progress.finish()
+
+    def _keep(self, found: Found) -> None:
+        result, scored = found.result, found.scored
+        if isinstance(result, Detection) and scored is not None:
+            # Pictures first: a row in the journal is never scored again, so its pictures must be safe by then.
+            if self.gallery is not None and self.gallery.wants(result.anomaly_score):
+                self._picture(found)
+            if self.options.maps:
+                self._write_map(found)
+        self.journal.add(result)
+
+    def _picture(self, found: Found) -> None:
+        result, scored = found.result, found.scored
+        if self.gallery is None or scored is None or not isinstance(result, Detection):
+            return
+        original = self._display(scored.original, result.size)
+        pictures = render_pictures(
+            original, scored.reconstruction, scored.anomaly_map, map_range=self.scorer.model.map_range,
+            max_side=_PICTURE_SIDE,
+        )
+        self.gallery.add(result.path, result.anomaly_score, pictures)
+
+    def _display(self, pixels: NDArray[Any], size: tuple[int, int]) -> NDArray[np.uint8]:
+        """The image as the model saw it, brought back to its own aspect ratio, uint8."""
+        preparation = self.scorer.model.preparation
+        low, high = preparation.ranges[pixels.dtype.name]
+        shown = thumbnail(Decoded(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels, size), 10_000, low=low, high=high)
+        if preparation.fit != "stretch":
+            return shown
+        scale = _PICTURE_SIDE / max(size)
+        target = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
+        return np.asarray(Image.fromarray(shown).resize(target, Image.Resampling.BILINEAR))
+
+    def _write_map(self, found: Found) -> None:
+        result = found.result
+        if not isinstance(result, Detection):
+            return
+        low, high = self.scorer.model.preparation.ranges.get("uint16", (0.0, 65535.0))
+        decoded = decode(found.ref.payload, max_pixels=self.options.max_pixels)
+        deep = decoded.pixels.dtype == np.uint16
+        shown = thumbnail(decoded, max(result.size), low=low if deep else None, high=high if deep else None)
+        drawn = render_heat_map(shown, full_map(found), map_range=self.scorer.model.map_range, size=result.size)
+        path = self.out / "maps" / self._map_name(result.path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(drawn).save(path, compress_level=3)
+
+    def _map_name(self, path: str) -> str:
+        """A file name below `maps` that mirrors the image's path and never leaves the folder."""
+        parts = PurePosixPath(path.replace("\\", "/").replace("!/", "/").replace(":", "_")).parts
+        safe = [part for part in parts if part not in ("/", "..", ".")] or ["image"]
+        name, number = "/".join(safe), 1
+        while name in self._map_names:
+            number += 1
+            name = f"{'/'.join(safe)}~{number}"
+        self._map_names.add(name)
+        return f"{name}.png"
+
+    def finish(self, *, complete: bool) -> Summary:
+        """Write the tables and the report from all rows so far.
+
+        Args:
+            complete: False when the search was interrupted; the journal then stays for --resume.
+        """
+        self.journal.close()
+
+        def rows() -> Iterator[dict[str, Any]]:
+            return ranked_rows(self.journal, self.options.lists)
+
+        files = write_tables(self.out, rows, parquet=self.options.parquet)
+        if self.options.report:
+            write_report(self.out / "report.html", self._report(rows, complete=complete))
+            files.append(self.out / "report.html")
+        if self.options.maps:
+            files.append(self.out / "maps")
+        if complete:
+            for name in (JOURNAL, PICTURES):
+                (self.out / name).unlink(missing_ok=True)
+        totals = self.journal.totals
+        return Summary(
+            totals.scored,
+            totals.anomalies,
+            totals.rejected,
+            self.journal.resumed,
+            complete,
+            self.scorer.threshold_,
+            self.scorer.calibration.target_fpr,
+            tuple(files),
+        )
+
+    def _report(self, rows: Callable[[], Iterator[dict[str, Any]]], *, complete: bool) -> ReportData:
+        calibration, info = self.scorer.calibration, self.scorer.model.info
+        shown = heapq.nsmallest(_REPORT_ROWS, (row for row in rows() if row["rank"]), key=lambda row: row["rank"])
+        rejected = [row for row, _ in zip((row for row in rows() if not row["rank"]), range(_REPORT_REJECTIONS))]
+        last = shown[-1]["rank"] if shown else 0
+        others = np.array([row["anomaly_score"] for row in rows() if row["rank"] and row["rank"] > last], np.float32)
+        totals = self.journal.totals
+        notes = [text for text in (calibration.caveat(),) if text]
+        if self.options.top or self.options.only_anomalies:
+            notes.append(f"Only {len(shown) + len(others):,} of {totals.scored:,} scored images are listed, as asked.")
+        if others.size:
+            notes.append(f"The {len(shown):,} highest scores are listed here; all rows are in results.csv.")
+        if totals.rejected > len(rejected):
+            notes.append(f"{len(rejected):,} of {totals.rejected:,} rejected files are listed here; all are in results.csv.")
+        return ReportData(
+            title=_title(totals.anomalies, totals.scored),
+            model_name=self.model_path.name,
+            created=datetime.now(UTC),
+            version=oddment.__version__,
+            rows=[*shown, *rejected],
+            pictures=self.gallery.items() if self.gallery else {},
+            n_scored=totals.scored,
+            n_rejected=totals.rejected,
+            n_anomalies=totals.anomalies,
+            other_scores=np.sort(others),
+            calibration_scores=calibration.scores,
+            threshold=calibration.threshold,
+            rule=calibration.rule.describe(),
+            target_fpr=calibration.target_fpr,
+            card=model_card(self.scorer.model, info),
+            notes=notes,
+            complete=complete,
+            recompute=f"oddment threshold {self.model_path} --threshold {{threshold}}",
+        )
+
+
+def _title(anomalies: int, scored: int) -> str:
+    if not scored:
+        return "No image could be scored"
+    what = "One image is" if anomalies == 1 else f"{anomalies:,} images are" if anomalies else "No image is"
+    return f"{what} odd among {scored:,}"

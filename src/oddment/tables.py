@@ -1,0 +1,289 @@
+"""Tables of results on disk: a journal that grows while a search runs, and the tables made from it when it ends.
+
+The journal is the one file that must survive a kill: a line an image, appended and flushed as results come. Everything
+else (CSV, JSON lines, Parquet, ranks) is made from it in one pass, so that memory stays flat however many rows there are.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+from array import array
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+from oddment.errors import DataError, MissingExtraError
+from oddment.results import COLUMNS, Detection
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from numpy.typing import NDArray
+
+    from oddment.results import Result
+
+__all__ = ["Journal", "Totals", "csv_row", "ranked_rows", "require_parquet", "write_tables"]
+
+_FLUSH_ROWS = 64
+
+
+class Totals:
+    """Counts and scores of a search so far; eight bytes an image."""
+
+    def __init__(self) -> None:
+        self.scores = array("d")
+        self.anomalies = 0
+        self.rejected = 0
+
+    def add(self, score: float | None, *, is_anomaly: bool) -> None:
+        """Count one row; `score` is None for a rejected one."""
+        if score is None:
+            self.rejected += 1
+        else:
+            self.scores.append(score)
+            self.anomalies += is_anomaly
+
+    @property
+    def scored(self) -> int:
+        """Images with a score."""
+        return len(self.scores)
+
+    def ranks(self) -> NDArray[np.int64]:
+        """Rank of each scored image in order of arrival, 1 for the highest score; the earlier of equals comes first."""
+        scores = np.frombuffer(self.scores, dtype=np.float64) if self.scores else np.empty(0)
+        ranks = np.empty(len(scores), dtype=np.int64)
+        ranks[np.argsort(-scores, kind="stable")] = np.arange(1, len(scores) + 1)
+        return ranks
+
+
+class Journal:
+    """The growing file of a search: a first line about the run, then one row a line.
+
+    Args:
+        path: where it lies.
+        about: what identifies the run; a journal of another run is not gone on with.
+        resume: go on with the file that is there.
+
+    Raises:
+        DataError: if `resume` is set and the file is missing, damaged or of another run.
+    """
+
+    def __init__(self, path: Path, about: Mapping[str, Any], *, resume: bool = False) -> None:
+        self.path = path
+        self.totals = Totals()
+        self._done = np.empty(0, dtype=np.uint64)
+        self._pending = 0
+        if resume:
+            self._reopen(about)
+            self._file: IO[str] = path.open("a", encoding="utf-8", newline="\n")
+        else:
+            self._file = path.open("w", encoding="utf-8", newline="\n")
+            self._file.write(json.dumps({"oddment-journal": 1, **about}) + "\n")
+            self._file.flush()
+
+    def _reopen(self, about: Mapping[str, Any]) -> None:
+        try:
+            with self.path.open("rb") as file:
+                header = json.loads(file.readline())
+        except FileNotFoundError as error:
+            msg = f"{self.path}: there is no interrupted search to resume. Run again without --resume."
+            raise DataError(msg) from error
+        except ValueError as error:
+            msg = f"{self.path}: not a journal of a search. Delete it and run again without --resume."
+            raise DataError(msg) from error
+        if header != json.loads(json.dumps({"oddment-journal": 1, **about})):
+            msg = (
+                f"{self.path}: the interrupted search used another model or threshold. Repeat its command with --resume, "
+                "or start anew with --overwrite."
+            )
+            raise DataError(msg)
+        _cut_torn_line(self.path)
+        keys = []
+        for row in self.rows():
+            keys.append(_key(row["path"]))
+            self.totals.add(row["anomaly_score"], is_anomaly=bool(row["is_anomaly"]))
+        self._done = np.unique(np.array(keys, dtype=np.uint64))
+
+    def holds(self, path: str) -> bool:
+        """Return whether the resumed search had a row for this path already."""
+        if not self._done.size:
+            return False
+        key = np.uint64(_key(path))
+        position = int(np.searchsorted(self._done, key))
+        return position < self._done.size and bool(self._done[position] == key)
+
+    @property
+    def resumed(self) -> int:
+        """Rows that were there when the file was opened."""
+        return int(self._done.size)
+
+    def add(self, result: Result) -> None:
+        """Append one row."""
+        score = result.anomaly_score if isinstance(result, Detection) else None
+        self.totals.add(score, is_anomaly=isinstance(result, Detection) and result.is_anomaly)
+        self._file.write(json.dumps(result.as_row(), ensure_ascii=True) + "\n")
+        self._pending += 1
+        if self._pending >= _FLUSH_ROWS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand all rows to the operating system: they then survive the death of this process."""
+        self._file.flush()
+        self._pending = 0
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Yield all rows so far, in order of arrival."""
+        with self.path.open(encoding="utf-8") as file:
+            next(file)
+            for line in file:
+                yield json.loads(line)
+
+    def close(self) -> None:
+        """Flush and close."""
+        self.flush()
+        self._file.close()
+
+
+def ranked_rows(journal: Journal, keep: Callable[[dict[str, Any]], bool]) -> Iterator[dict[str, Any]]:
+    """Yield the journal's rows with their ranks, in order of arrival, those that `keep` returns true for."""
+    ranks = iter(journal.totals.ranks().tolist())
+    for row in journal.rows():
+        if row["status"] == "scored":
+            row["rank"] = next(ranks)
+        if keep(row):
+            yield row
+
+
+def write_tables(
+    folder: Path, rows: Callable[[], Iterator[dict[str, Any]]], *, parquet: bool = False
+) -> list[Path]:
+    """Write results.csv and results.jsonl (and results.parquet), each whole or not at all.
+
+    Args:
+        folder: where to.
+        rows: returns a fresh pass over the ranked rows each time it is called.
+        parquet: also write results.parquet; needs pyarrow.
+
+    Returns:
+        The files written.
+
+    Raises:
+        MissingExtraError: if pyarrow is needed and not installed.
+    """
+    csv_file, json_file = _Swap(folder / "results.csv"), _Swap(folder / "results.jsonl")
+    with csv_file as table, json_file as lines:
+        writer = csv.writer(table)
+        writer.writerow(COLUMNS)
+        for row in rows():
+            writer.writerow(csv_row(row))
+            lines.write(json.dumps(row, ensure_ascii=True) + "\n")
+    written = [csv_file.path, json_file.path]
+    if parquet:
+        written.append(_write_parquet(folder / "results.parquet", rows()))
+    return written
+
+
+def csv_row(row: Mapping[str, Any]) -> list[str]:
+    """Return a row as CSV cells: empty for nothing, size as 632x312, regions as JSON."""
+    cells = {name: "" if row[name] is None else str(row[name]) for name in COLUMNS}
+    cells["is_anomaly"] = cells["is_anomaly"].lower()
+    cells["size"] = "x".join(map(str, row["size"])) if row["size"] else ""
+    cells["regions"] = json.dumps(row["regions"]) if row["regions"] else ""
+    # A name that is not UTF-8 on disk is written with escapes, not lost.
+    cells["path"] = cells["path"].encode("utf-8", "backslashreplace").decode()
+    return [cells[name] for name in COLUMNS]
+
+
+class _Swap:
+    """A text file that appears under its name only when it is complete."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> IO[str]:
+        self._file = NamedTemporaryFile(  # noqa: SIM115 - closed in __exit__
+            "w", encoding="utf-8", newline="", dir=self.path.parent, prefix=f".{self.path.name}.", delete=False
+        )
+        return self._file  # type: ignore[return-value]
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._file.close()
+        temporary = Path(self._file.name)
+        if kind is None:
+            temporary.chmod(0o644)
+            os.replace(temporary, self.path)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def require_parquet() -> None:
+    """Check that Parquet can be written.
+
+    Raises:
+        MissingExtraError: if pyarrow is not installed.
+    """
+    try:
+        import pyarrow.parquet  # noqa: F401, PLC0415
+    except ImportError as error:
+        msg = "--parquet needs pyarrow: pip install 'oddment[parquet]'."
+        raise MissingExtraError(msg) from error
+
+
+def _write_parquet(path: Path, rows: Iterator[dict[str, Any]]) -> Path:
+    require_parquet()
+    import pyarrow as pa  # noqa: PLC0415 - an optional and slow import
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    region = pa.struct([("box", pa.list_(pa.int32(), 4)), ("peak", pa.float64())])
+    types = {
+        "path": pa.string(),
+        "status": pa.string(),
+        "anomaly_score": pa.float64(),
+        "threshold": pa.float64(),
+        "p_value": pa.float64(),
+        "is_anomaly": pa.bool_(),
+        "rank": pa.int64(),
+        "size": pa.list_(pa.int32()),
+        "regions": pa.list_(region),
+        "reason": pa.string(),
+    }
+    schema = pa.schema([(name, types[name]) for name in COLUMNS])
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        with pq.ParquetWriter(temporary, schema) as writer:
+            chunk: list[dict[str, Any]] = []
+            for row in rows:
+                row["path"] = row["path"].encode("utf-8", "backslashreplace").decode()
+                chunk.append(row)
+                if len(chunk) == 4096:
+                    writer.write_table(pa.Table.from_pylist(chunk, schema))
+                    chunk.clear()
+            writer.write_table(pa.Table.from_pylist(chunk, schema))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def _key(path: str) -> int:
+    data = path.encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+
+
+def _cut_torn_line(path: Path) -> None:
+    """Cut off what follows the last line break: a row that a kill interrupted."""
+    with path.open("rb+") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end > 0:
+            start = max(0, end - 65536)
+            file.seek(start)
+            position = file.read(end - start).rfind(b"\n")
+            if position >= 0:
+                file.truncate(start + position + 1)
+                return
+            end = start

@@ -1,0 +1,151 @@
+"""One pass over the training images: decode, prepare, fingerprint. What comes out is all that training needs."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from oddment.errors import ImageError
+from oddment.images.decode import decode, thumbnail
+from oddment.images.fingerprint import digest, group_near_duplicates, perceptual_hashes
+from oddment.images.stream import in_order
+from oddment.results import Rejection
+from oddment.training.store import PixelStore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+    from oddment.images.files import ImageRef
+    from oddment.images.prepare import Preparation, Prepared
+    from oddment.progress import Progress
+
+__all__ = ["Collection", "collect", "merge_groups"]
+
+# Tiles kept of each training image; enough to learn a texture from, whatever the image's size.
+_MOST_TILES = 48
+_HASHED_AT_ONCE = 512
+
+
+@dataclass(slots=True)
+class Collection:
+    """All usable training images.
+
+    Args:
+        store: their prepared pictures.
+        paths: name of each image.
+        digests: fingerprint of each image's pixels.
+        hashes: uint64 (N, 4) perceptual hashes.
+        rejections: the unusable ones.
+    """
+
+    store: PixelStore
+    paths: list[str] = field(default_factory=list)
+    digests: list[bytes] = field(default_factory=list)
+    hashes: NDArray[np.uint64] = field(default_factory=lambda: np.empty((0, 4), np.uint64))
+    rejections: list[Rejection] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        """Usable images."""
+        return len(self.paths)
+
+    def duplicates(self) -> list[list[str]]:
+        """The names of images that are equal to the last pixel, a list for each such set."""
+        sets: dict[bytes, list[str]] = {}
+        for path, key in zip(self.paths, self.digests, strict=True):
+            sets.setdefault(key, []).append(path)
+        return [names for names in sets.values() if len(names) > 1]
+
+    def near_groups(self) -> NDArray[np.int64]:
+        """A number for each image that near and exact duplicates share, int64 (N,)."""
+        _, exact = np.unique(np.array(self.digests, dtype="S16"), return_inverse=True)
+        return merge_groups(group_near_duplicates(self.hashes), exact.astype(np.int64))
+
+    def fingerprint(self) -> str:
+        """SHA-256 of all images, in order, as hexadecimal digits."""
+        return hashlib.sha256(b"".join(self.digests)).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class _Usable:
+    prepared: Prepared
+    digest: bytes
+    thumb: NDArray[Any]
+
+
+def collect(
+    refs: Iterable[ImageRef], count: int, preparation: Preparation, *, max_pixels: int, seed: int, progress: Progress
+) -> Collection:
+    """Decode, prepare and fingerprint all images.
+
+    Args:
+        refs: references to all images.
+        count: how many there are, for the progress bar and the memory.
+        preparation: how they are prepared.
+        max_pixels: larger images are rejected before they are decoded.
+        seed: fixes which tiles of a tiled image are kept.
+        progress: told how far it is.
+    """
+    collection = Collection(PixelStore(preparation, count))
+    rng = np.random.default_rng(seed)
+    thumbs: list[NDArray[Any]] = []
+    hashes: list[NDArray[np.uint64]] = []
+
+    def work(ref: ImageRef) -> _Usable | ImageError:
+        try:
+            decoded = decode(ref.payload, max_pixels=max_pixels, at_least=preparation.at_least)
+            prepared = preparation.prepare(decoded)
+            return _Usable(prepared, digest(decoded.pixels), _thumb(thumbnail(decoded, 64)))
+        except ImageError as error:
+            return error
+
+    progress.start("Reading images", count)
+    for number, (ref, item) in enumerate(in_order(refs, work), start=1):
+        if isinstance(item, ImageError):
+            collection.rejections.append(Rejection(path=ref.path, reason=str(item)))
+        else:
+            collection.store.append(item.prepared, len(collection), _some_tiles(len(item.prepared.pixels), rng))
+            collection.paths.append(ref.path)
+            collection.digests.append(item.digest)
+            thumbs.append(item.thumb)
+        if len(thumbs) == _HASHED_AT_ONCE:
+            hashes.append(perceptual_hashes(np.stack(thumbs)))
+            thumbs.clear()
+        progress.update(number, f"{len(collection.rejections):,} rejected" if collection.rejections else "")
+    progress.finish()
+    if thumbs:
+        hashes.append(perceptual_hashes(np.stack(thumbs)))
+    collection.hashes = np.concatenate(hashes) if hashes else collection.hashes
+    return collection
+
+
+def merge_groups(*labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the finest grouping that joins whatever any of `labels` joins, int64 (N,) from 0."""
+    from scipy.sparse import coo_matrix  # noqa: PLC0415 - a quarter of a second, paid only by training
+    from scipy.sparse.csgraph import connected_components  # noqa: PLC0415
+
+    count = len(labels[0])
+    offsets = np.cumsum([count, *(int(label.max(initial=-1)) + 1 for label in labels)])
+    rows = np.tile(np.arange(count), len(labels))
+    columns = np.concatenate([label + start for label, start in zip(labels, offsets[:-1], strict=True)])
+    graph = coo_matrix((np.ones(len(rows), bool), (rows, columns)), shape=(offsets[-1], offsets[-1]))
+    _, groups = connected_components(graph, directed=False)
+    _, dense = np.unique(groups[:count], return_inverse=True)
+    return dense.astype(np.int64)
+
+
+def _thumb(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Gray 32×32×1, whatever came in; the aspect ratio does not matter to the hash."""
+    gray = Image.fromarray(picture).convert("L").resize((32, 32), Image.Resampling.BILINEAR)
+    return np.asarray(gray)[:, :, None]
+
+
+def _some_tiles(count: int, rng: np.random.Generator) -> NDArray[np.int64] | None:
+    if count <= _MOST_TILES:
+        return None
+    return np.sort(rng.choice(count, _MOST_TILES, replace=False))

@@ -1,0 +1,265 @@
+"""The training loop: one screen, one step function, the same for every model."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+
+from oddment.errors import TrainingError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from oddment.models import Autoencoder
+    from oddment.progress import Progress
+    from oddment.training.store import PixelStore
+
+__all__ = ["Epoch", "Keeper", "Plan", "TrainingState", "pick_device", "plan_epochs", "train"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How to train.
+
+    Args:
+        epochs: passes over the training images, at most.
+        batch_size: images a step.
+        learning_rate: peak of the schedule.
+        patience: epochs without a better validation loss before training stops.
+        budget: seconds that training may take; None for no limit.
+        seed: fixes order and corruption.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    patience: int
+    budget: float | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """What one epoch gave; the history is a list of these."""
+
+    number: int
+    training_loss: float
+    validation_loss: float
+    images_per_second: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingState:
+    """Everything that a later process needs to go on where this one stopped.
+
+    Args:
+        history: epochs done.
+        weights: the model's state after the last epoch.
+        best: the model's state at the lowest validation loss.
+        optimizer: Adam's state, flat: "step", "exp_avg.<i>", "exp_avg_sq.<i>".
+        seconds: time spent so far.
+    """
+
+    history: tuple[Epoch, ...] = ()
+    weights: dict[str, torch.Tensor] = field(default_factory=dict)
+    best: dict[str, torch.Tensor] = field(default_factory=dict)
+    optimizer: dict[str, torch.Tensor] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+class Keeper(Protocol):
+    """Keeps a state safe after each epoch; see `training.checkpoint`."""
+
+    def save(self, state: TrainingState) -> None:
+        """Write the state so that a kill at any moment leaves the last or the one before."""
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device: "auto" takes CUDA, then Apple's MPS, then the CPU."""
+    if name != "auto":
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def plan_epochs(images: int, batch_size: int, steps: int, bounds: tuple[int, int]) -> int:
+    """Return the number of epochs that make about `steps` gradient steps, within `bounds`."""
+    return min(max(round(steps / max(1, images // batch_size)), bounds[0]), bounds[1])
+
+
+class _Run:
+    """One training in progress: the model, its optimiser and the clock."""
+
+    def __init__(
+        self, model: Autoencoder, store: PixelStore, training: NDArray[np.int64], plan: Plan, device: torch.device
+    ) -> None:
+        self.model = model.to(device=device, memory_format=torch.channels_last)
+        self.store, self.training, self.plan, self.device = store, training, plan, device
+        self.valid = store.valid
+        # Keras's epsilon; torch's own 1e-8 differs from the systems that are reproduced.
+        self.optimizer = torch.optim.Adam(model.parameters(), plan.learning_rate, eps=1e-7)
+        self.steps = max(1, len(training) // plan.batch_size)
+        self.state = TrainingState()
+        self.started = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training so far, those before a resume included."""
+        return self.state.seconds + time.perf_counter() - self.started
+
+    def fraction(self, epoch: int, step: int) -> float:
+        """The share of all training done: by epochs, or by the budget where that ends first."""
+        done = (epoch * self.steps + step) / (self.plan.epochs * self.steps)
+        return min(1.0, max(done, self.seconds / self.plan.budget if self.plan.budget else 0.0))
+
+    def train_step(self, indices: NDArray[np.int64], generator: torch.Generator) -> torch.Tensor:
+        loss = self.model.loss(self.store.gather(indices, self.valid, self.device), generator)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        return loss.detach()
+
+    def run_epoch(self, epoch: int, progress: Progress) -> tuple[float, float]:
+        """One pass in a new order; returns the mean loss and images per second."""
+        self.model.train()
+        # Seeded by the epoch, so that a resumed run continues with the order it would have had.
+        generator = torch.Generator(device="cpu").manual_seed(self.plan.seed * 100_003 + epoch)
+        order = self.training[torch.randperm(len(self.training), generator=generator).numpy()]
+        total, started, shown = torch.zeros((), device=self.device), time.perf_counter(), 0.0
+        size = min(self.plan.batch_size, len(order))
+        for step in range(self.steps):
+            fraction = self.fraction(epoch, step)
+            self._set_rate(fraction)
+            total += self.train_step(order[step * size : (step + 1) * size], generator)
+            now = time.perf_counter()
+            if now - shown > 0.2:  # seconds; reading the loss is a wait for the device
+                shown = now
+                rate = (step + 1) * size / (now - started)
+                progress.update(fraction, self._note(epoch, float(total) / (step + 1), rate))
+            if self.plan.budget and self.seconds > self.plan.budget:
+                return float(total) / (step + 1), (step + 1) * size / (now - started)
+        return float(total) / self.steps, self.steps * size / (time.perf_counter() - started)
+
+    def _note(self, epoch: int, loss: float, rate: float) -> str:
+        watched = f" · validation {self.state.history[-1].validation_loss:.3g}" if self.state.history else ""
+        return f"epoch {epoch + 1}/{self.plan.epochs} · loss {loss:.3g}{watched} · {rate:,.0f} images/s"
+
+    def _set_rate(self, fraction: float) -> None:
+        """Rise over the first twentieth, then a cosine down to a hundredth."""
+        warm = min(1.0, (fraction + 1e-3) / 0.05)
+        cosine = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * fraction))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.plan.learning_rate * warm * cosine
+
+    @torch.no_grad()
+    def validate(self, indices: NDArray[np.int64]) -> float:
+        self.model.eval()
+        losses = [
+            (float(self.model.validation_loss(batch)), len(batch.images))
+            for batch in self.store.passes(indices, self.plan.batch_size, self.device)
+        ]
+        return float(np.average([loss for loss, _ in losses], weights=[count for _, count in losses]))
+
+
+def train(
+    model: Autoencoder,
+    store: PixelStore,
+    training: NDArray[np.int64],
+    validation: NDArray[np.int64],
+    plan: Plan,
+    *,
+    device: torch.device,
+    progress: Progress,
+    keeper: Keeper | None = None,
+    state: TrainingState | None = None,
+) -> TrainingState:
+    """Train `model` in place, stop early, and leave it with the weights of the lowest validation loss.
+
+    Args:
+        model: a new model, or any where `state` is given.
+        store: the prepared pictures.
+        training: int64, pictures to descend on.
+        validation: int64, pictures that stop the training.
+        plan: how.
+        device: where.
+        progress: told how far it is, a few times a second.
+        keeper: keeps the state after each epoch.
+        state: where an earlier run stopped.
+
+    Returns:
+        The last state; its history is what the model file keeps.
+
+    Raises:
+        TrainingError: if the loss is not a number or runs away.
+    """
+    run = _Run(model, store, training, plan, device)
+    if state and state.history:
+        _restore(run, state)
+    best = min((epoch.validation_loss for epoch in run.state.history), default=math.inf)
+    for number in range(len(run.state.history), plan.epochs):
+        if stopped_early(run.state.history, plan.patience) or (plan.budget and run.seconds >= plan.budget):
+            break
+        loss, rate = run.run_epoch(number, progress)
+        watched = run.validate(validation)
+        _check_finite(loss, watched, number, plan)
+        epoch = Epoch(number + 1, loss, watched, rate, run.seconds)
+        improved = watched < best
+        best = min(best, watched)
+        weights = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+        run.state = replace(
+            run.state,
+            history=(*run.state.history, epoch),
+            weights=weights,
+            best=weights if improved else run.state.best,
+            optimizer=_flatten(run.optimizer),
+        )
+        if keeper:
+            keeper.save(replace(run.state, seconds=run.seconds))
+    model.load_state_dict(run.state.best)
+    model.eval()
+    return replace(run.state, seconds=run.seconds)
+
+
+def stopped_early(history: tuple[Epoch, ...], patience: int) -> bool:
+    """Return whether the last `patience` epochs brought no better validation loss."""
+    losses = [epoch.validation_loss for epoch in history]
+    return len(losses) > patience and min(losses[-patience:]) >= min(losses[:-patience])
+
+
+def _check_finite(loss: float, watched: float, number: int, plan: Plan) -> None:
+    if math.isfinite(loss) and math.isfinite(watched):
+        return
+    msg = (
+        f"training diverged in epoch {number + 1}: the loss is {loss}, the validation loss {watched}. Lower the learning "
+        f"rate (it is {plan.learning_rate:g}; try {plan.learning_rate / 10:g}), or check the images for extreme values."
+    )
+    raise TrainingError(msg)
+
+
+def _restore(run: _Run, state: TrainingState) -> None:
+    run.model.load_state_dict(state.weights)
+    for index, parameter in enumerate(p for group in run.optimizer.param_groups for p in group["params"]):
+        run.optimizer.state[parameter] = {
+            "step": state.optimizer["step"].clone(),
+            "exp_avg": state.optimizer[f"exp_avg.{index}"].to(parameter.device).clone(),
+            "exp_avg_sq": state.optimizer[f"exp_avg_sq.{index}"].to(parameter.device).clone(),
+        }
+    run.state = state
+
+
+def _flatten(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    flat: dict[str, torch.Tensor] = {}
+    for index, parameter in enumerate(p for group in optimizer.param_groups for p in group["params"]):
+        state: dict[str, Any] = optimizer.state[parameter]
+        if state:
+            flat["step"] = torch.as_tensor(state["step"]).detach().cpu().clone()
+            flat[f"exp_avg.{index}"] = state["exp_avg"].detach().cpu().clone()
+            flat[f"exp_avg_sq.{index}"] = state["exp_avg_sq"].detach().cpu().clone()
+    return flat
