@@ -322,4 +322,4 @@ def _tidy(value: float) -> float:
 def _round_up(rate: float) -> float:
     """The rate rounded up to two digits, so that what an error message advises does suffice."""
     digits = 1 - math.floor(math.log10(rate))
-    return math.ceil(_tidy(rate * 10**digits)) / 10**digits
+    return float(math.ceil(_tidy(rate * 10.0**digits)) / 10.0**digits)

@@ -41,7 +41,9 @@ def find_regions(
             return ()
         level = peak / 2
     labels = _label(coarse > level)
-    boxes = [_box(coarse, labels == number, step, anomaly_map.shape, size) for number in range(1, int(labels.max()) + 1)]
+    boxes = [
+        _box(coarse, labels == number, step, anomaly_map.shape, size) for number in range(1, int(labels.max()) + 1)
+    ]
     return tuple(sorted(boxes, key=lambda region: -region.peak)[:MOST_REGIONS])
 
 
@@ -60,7 +62,7 @@ def _smooth(anomaly_map: NDArray[np.float32]) -> tuple[NDArray[np.float32], int]
         edges = [np.arange(0, length, step) for length in anomaly_map.shape]
         sums = np.add.reduceat(np.add.reduceat(anomaly_map, edges[0], axis=0), edges[1], axis=1)
         counts = [np.diff(np.append(edge, length)) for edge, length in zip(edges, anomaly_map.shape, strict=True)]
-        anomaly_map = sums / (counts[0][:, None] * counts[1][None]).astype(np.float32)
+        anomaly_map = (sums / (counts[0][:, None] * counts[1][None])).astype(np.float32)
     framed = np.pad(anomaly_map, 1, mode="edge")
     rows = framed[:-2] + framed[1:-1] + framed[2:]
     return (rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]) / np.float32(9), step

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from oddment.errors import ModelFileError
+from oddment.errors import ModelFileError, ParameterError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -42,7 +42,7 @@ class Runtime:
         import onnxruntime as ort  # noqa: PLC0415 - 0.1 s that `oddment --help` need not pay
 
         options = ort.SessionOptions()
-        options.intra_op_num_threads = threads if threads is not None else int(os.environ.get("ODDMENT_THREADS", "0"))
+        options.intra_op_num_threads = _threads() if threads is None else threads
         options.log_severity_level = 4
         try:
             self._session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
@@ -109,7 +109,7 @@ class Runtime:
     def _chunks(
         self, images: NDArray[np.float32], valid: NDArray[np.int64]
     ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
-        for start in range(0, len(images), self.batch):
+        for start in range(0, max(1, len(images)), self.batch):
             part, where = images[start : start + self.batch], valid[start : start + self.batch]
             missing = self.batch - len(part)
             if missing:
@@ -117,6 +117,14 @@ class Runtime:
                 full = np.array([[0, 0, self.shape[1], self.shape[2]]], np.int64)
                 where = np.concatenate([where, np.repeat(full, missing, axis=0)])
             yield part, where
+
+
+def _threads() -> int:
+    text = os.environ.get("ODDMENT_THREADS", "0")
+    if not text.isdecimal():
+        msg = f"ODDMENT_THREADS must be a whole number of threads, 0 for all cores; got {text!r}."
+        raise ParameterError(msg)
+    return int(text)
 
 
 def _first_line(error: Exception) -> str:

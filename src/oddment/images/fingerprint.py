@@ -102,7 +102,8 @@ def _candidates(hashes: NDArray[np.uint64]) -> Iterator[tuple[NDArray[np.int64],
     rng = np.random.default_rng(0)
     bits = np.unpackbits(hashes.view(np.uint8).reshape(count, -1), axis=1)
     for _ in range(_ORDERS):
-        keys = np.packbits(bits[:, rng.permutation(bits.shape[1])[:64]], axis=1).view(">u8")[:, 0]
+        chosen = np.ascontiguousarray(bits[:, rng.permutation(bits.shape[1])[:64]])
+        keys = np.packbits(chosen, axis=1).view(">u8")[:, 0]
         order = np.argsort(keys, kind="stable")
         for step in range(1, _WINDOW + 1):
             yield order[:-step], order[step:]

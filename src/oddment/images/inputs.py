@@ -48,7 +48,11 @@ def as_refs(images: Images) -> Iterator[ImageRef]:
 
 
 def _array_refs(images: NDArray[Any]) -> Iterator[ImageRef]:
-    if images.dtype.kind not in "buif" or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] not in (1, 3, 4)):
+    if (
+        images.dtype.kind not in "buif"
+        or images.ndim not in (3, 4)
+        or (images.ndim == 4 and images.shape[3] not in (1, 3, 4))
+    ):
         msg = (
             f"images must be a real array (N, H, W) or (N, H, W, C) with C = 1, 3 or 4, or paths; got an array of type "
             f"{images.dtype} and shape {images.shape}. For flat rows give Detector(image_shape=(H, W))."

@@ -202,7 +202,8 @@ def _to_channels(pixels: NDArray[Any], channels: int) -> NDArray[Any]:
     gray = pixels.astype(np.float64) @ np.array([0.299, 0.587, 0.114])
     if pixels.dtype == np.uint16:
         gray = np.rint(gray)
-    return gray.astype(pixels.dtype)[:, :, None]
+    converted: NDArray[Any] = gray.astype(pixels.dtype)[:, :, None]
+    return converted
 
 
 def _resize(pixels: NDArray[Any], target: tuple[int, int]) -> NDArray[Any]:

@@ -100,9 +100,7 @@ def _shuffled_groups(groups: NDArray[np.int64], rng: np.random.Generator) -> lis
     return [members[index] for index in rng.permutation(len(members))]
 
 
-def _take(
-    groups: list[NDArray[np.int64]], wanted: int
-) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]:
+def _take(groups: list[NDArray[np.int64]], wanted: int) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]:
     """Take groups from the front until they hold `wanted` images; the rest comes back."""
     total = 0
     for index, group in enumerate(groups):
