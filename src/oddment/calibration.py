@@ -57,8 +57,9 @@ def smallest_target_fpr(n_calibration: int) -> float:
 def conformal_threshold(scores: ArrayLike, target_fpr: float) -> float:
     """Return the threshold whose false-alarm rate on new normal images is at most `target_fpr`.
 
-    It is the k-th smallest score, k = ⌈(n + 1)(1 - target_fpr)⌉. A new normal image, exchangeable with the n calibration
-    images, scores strictly above it with probability at most `target_fpr`, whatever the distribution, ties included.
+    It is the k-th smallest score, k = ⌈(n + 1)(1 - target_fpr)⌉. A new normal image, exchangeable with the n
+    calibration images, scores strictly above it with probability at most `target_fpr`, whatever the distribution, ties
+    included.
 
     Args:
         scores: (n,) anomaly scores of held-out normal images.
@@ -271,13 +272,18 @@ class Calibration:
 
     @property
     def region_level(self) -> float:
-        """The anomaly-map value above which a pixel belongs to a region: the top 1 % of calibration peaks lies above."""
+        """The anomaly-map value above which a pixel belongs to a region: 1 % of the calibration peaks lie above."""
         if not self.peaks.size:
             return math.inf
         return float(np.quantile(self.peaks, 0.99, method="higher"))
 
     def caveat(self) -> str | None:
         """What weakens the promise, in one sentence; None when it holds to the letter."""
+        if not self.scores.size:
+            return (
+                "No image was held out: there is no promise about new images, their scores may well lie above those of "
+                "the training images, and every p-value is 1."
+            )
         if self.target_fpr is None or self.n_groups >= images_needed(self.target_fpr):
             return None
         return (

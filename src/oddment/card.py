@@ -39,7 +39,9 @@ def _verdict(model: ModelFile) -> dict[str, str]:
     rows = {
         "threshold": f"{calibration.threshold:.6g}",
         "rule": calibration.rule.describe(),
-        "calibration images": f"{calibration.scores.size:,}, held out from training",
+        "calibration images": f"{calibration.scores.size:,}, held out from training"
+        if calibration.scores.size
+        else "none",
         "independent groups": f"{calibration.n_groups:,}",
     }
     if calibration.scores.size:
@@ -57,9 +59,10 @@ def _images(model: ModelFile) -> dict[str, str]:
         "stretch": "stretched",
         "tile": "cut into tiles at its own resolution",
     }[preparation.fit]
+    colour = "gray" if preparation.channels == 1 else "colour"
     ranges = ", ".join(f"{name} {low:g}…{high:g}" for name, (low, high) in preparation.ranges.items())
     return {
-        "prepared as": f"{preparation.width}×{preparation.height} pixels, {'gray' if preparation.channels == 1 else 'colour'}",
+        "prepared as": f"{preparation.width}×{preparation.height} pixels, {colour}",
         "fit": how,
         "value ranges": ranges,
     }

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from oddment.calibration import ThresholdRule
 from oddment.errors import ParameterError
@@ -21,6 +21,7 @@ from oddment.scorer import Scorer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Detector"]
 
 
-class Detector(OutlierMixin, BaseEstimator):
+class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types
     """Learns what normal images look like and tells which images are not.
 
     Args:
@@ -62,7 +63,7 @@ class Detector(OutlierMixin, BaseEstimator):
         rejections_: files that could not be used.
         duplicates_: names of images equal to the last pixel.
         caveats_: what weakens the promise, in sentences.
-        n_features_in_: numbers in one image, for arrays.
+        n_features_in_: numbers in one row, where flat rows were fitted.
 
     Example:
         >>> import numpy as np
@@ -115,14 +116,16 @@ class Detector(OutlierMixin, BaseEstimator):
         self.find_duplicates = find_duplicates
         self.random_state = random_state
 
-    def fit(self, X: Images, y: object = None, *, groups: ArrayLike | None = None, progress: Progress | None = None) -> Self:  # noqa: ARG002, N803 - scikit-learn's signature
+    def fit(
+        self, X: Images, y: object = None, *, groups: ArrayLike | None = None, progress: Progress | None = None
+    ) -> Self:
         """Fit to normal images.
 
         Args:
             X: array (N, H, W[, C]) uint8, uint16 or float; flat rows (N, features); or paths.
             y: ignored.
-            groups: (N,) which images show the same object; images of one group stay on one side of the split. For paths,
-                every file must be usable.
+            groups: (N,) which images show the same object; images of one group stay on one side of the split. For
+                paths, every file must be usable.
             progress: told of stages.
 
         Raises:
@@ -130,7 +133,7 @@ class Detector(OutlierMixin, BaseEstimator):
             TooFewImagesError: if there are too few images for the threshold rule.
         """
         images = self._images(X, reset=True)
-        sources = [images] if isinstance(images, str | Path) else images
+        sources = [images] if isinstance(images, str | PathLike) else images
         count = count_images(sources) if is_paths(images) else len(images)
 
         def refs() -> Iterator[ImageRef]:
@@ -140,7 +143,9 @@ class Detector(OutlierMixin, BaseEstimator):
         fitted = fit_images(
             refs,
             count,
-            self._settings(),
+            # A perceptual hash sees pictures; rows of features that differ in their low digits would all look alike to
+            # it.
+            self._settings(find_duplicates=self.find_duplicates and not _is_rows(images)),
             groups=None if labels is None else lambda paths: _check_groups(labels, paths),
             progress=progress,
         )
@@ -151,7 +156,7 @@ class Detector(OutlierMixin, BaseEstimator):
         self.caveats_ = fitted.caveats
         return self
 
-    def _settings(self) -> Settings:
+    def _settings(self, *, find_duplicates: bool) -> Settings:
         size = (self.size, self.size) if isinstance(self.size, int | np.integer) else self.size
         rule = ThresholdRule.choose(
             target_fpr=self.target_fpr,
@@ -175,25 +180,44 @@ class Detector(OutlierMixin, BaseEstimator):
             budget=self.budget,
             seed=seed,
             device=self.device,
-            find_duplicates=self.find_duplicates,
+            find_duplicates=find_duplicates,
         )
 
     def _images(self, X: Images, *, reset: bool) -> Images:  # noqa: N803
         """Paths as they are; arrays checked, flat rows given their shape."""
         if is_paths(X):
             return X
-        array = validate_data(
-            self, X, reset=reset, dtype=None if _is_whole(X) else "numeric", allow_nd=True, ensure_min_samples=2 if reset else 1
+        array = check_array(
+            X,
+            dtype=None if _is_whole(X) else "numeric",
+            allow_nd=True,
+            ensure_min_samples=2 if reset else 1,
+            estimator=self,
+            input_name="X",
         )
+        if array.ndim == 2:
+            validate_data(self, X, reset=reset, skip_check_array=True)
+        elif reset and hasattr(self, "n_features_in_"):
+            # Images may come in any size, the preparation brings them to the model's: nothing to compare later ones
+            # with.
+            del self.n_features_in_
         if array.dtype.kind not in "buif":
             array = array.astype(np.float64)
-        if array.ndim != 2:
-            return array
-        shape = tuple(self.image_shape) if self.image_shape else (1, array.shape[1])
-        if len(shape) not in (2, 3) or int(np.prod(shape)) != array.shape[1]:
-            msg = f"image_shape={shape} holds {int(np.prod(shape))} numbers and each row has {array.shape[1]}."
+        return array if array.ndim > 2 else self._shaped(array, reset=reset)
+
+    def _shaped(self, rows: NDArray[Any], *, reset: bool) -> NDArray[Any]:
+        """Flat rows (N, features) as images."""
+        if not reset and not self.image_shape and not hasattr(self, "n_features_in_"):
+            msg = (
+                f"X has shape {rows.shape} and this detector was fitted to images: give (N, H, W) or (N, H, W, C), X[None] "
+                "for a single image, or set image_shape for flat rows."
+            )
             raise ParameterError(msg)
-        return array.reshape(len(array), *shape)
+        shape = tuple(self.image_shape) if self.image_shape else (1, rows.shape[1])
+        if len(shape) not in (2, 3) or int(np.prod(shape)) != rows.shape[1]:
+            msg = f"image_shape={shape} holds {int(np.prod(shape))} numbers and each row has {rows.shape[1]}."
+            raise ParameterError(msg)
+        return rows.reshape(len(rows), *shape)
 
     # --- scikit-learn's outlier interface: lower is more anomalous
 
@@ -264,6 +288,11 @@ class Detector(OutlierMixin, BaseEstimator):
 def _is_whole(images: Images) -> bool:
     """Whether it is an array whose own type must be kept: 8 and 16 bits are images of that depth."""
     return isinstance(images, np.ndarray) and images.dtype in (np.uint8, np.uint16, np.bool_)
+
+
+def _is_rows(images: Images) -> bool:
+    """Whether they were rows of features: images one pixel high, as `_shaped` makes them without an image_shape."""
+    return isinstance(images, np.ndarray) and images.ndim == 3 and images.shape[1] == 1
 
 
 def _check_groups(labels: NDArray[np.int64], paths: Sequence[str]) -> NDArray[np.int64]:

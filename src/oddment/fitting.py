@@ -6,8 +6,9 @@ import hashlib
 import json
 import platform
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,8 +20,7 @@ import oddment
 from oddment.artifact import ModelFile
 from oddment.calibration import Calibration, ThresholdRule
 from oddment.errors import DataError, ImageError, ParameterError, TrainingError
-from oddment.images.decode import DEFAULT_MAX_PIXELS
-from oddment.images.prepare import FITS, Fit, Preparation
+from oddment.images.prepare import Preparation
 from oddment.images.survey import Survey, survey
 from oddment.models import Batch, Shape, build, get_spec
 from oddment.progress import Progress
@@ -30,7 +30,9 @@ from oddment.scorer import Scorer
 from oddment.scoring import ScoringGraph, export
 from oddment.training.collect import Collection, collect, merge_groups
 from oddment.training.loop import Plan, TrainingState, pick_device, plan_epochs, stopped_early, train
-from oddment.training.split import Split, split_images
+from oddment.training.optimizers import LEARNING_RATES
+from oddment.training.settings import NOTHING_HELD_OUT, Settings, needs_held_out
+from oddment.training.split import Split, all_training, split_images
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
 
     from oddment.images.files import ImageRef
     from oddment.models import Autoencoder, ModelSpec
-    from oddment.training.checkpoint import Checkpoint
+    from oddment.training.loop import Keeper
 
 __all__ = ["Fitted", "Settings", "fit_images"]
 
@@ -48,71 +50,8 @@ _PARITY = 1e-3
 # Names of rejected files and of duplicates that the model file keeps; the counts are complete.
 _LISTED = 500
 _SMALL_SIDE = 96
-_PHOTO_SIDE = 256
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """Everything that `fit` can be told; each None is chosen from the images.
-
-    Args:
-        model: a registered name, or "auto".
-        options: of the model, such as latent_dim.
-        size: (height, width) of the prepared picture.
-        fit: "letterbox", "stretch" or "tile".
-        channels: 1 (gray) or 3 (colour).
-        rule: how the threshold is chosen.
-        epochs: passes over the training images, at most.
-        batch_size: images a step.
-        learning_rate: peak of the schedule.
-        budget: seconds that the training loop may take.
-        seed: fixes split, start, order and corruption.
-        device: "auto", "cpu", "cuda", "mps".
-        max_pixels: larger images are rejected before they are decoded.
-        strict: an unusable image is an error.
-        find_duplicates: keep near duplicates on one side of every split.
-    """
-
-    model: str = "auto"
-    options: dict[str, Any] = field(default_factory=dict)
-    size: tuple[int, int] | None = None
-    fit: Fit = "letterbox"
-    channels: int | None = None
-    rule: ThresholdRule = field(default_factory=ThresholdRule)
-    epochs: int | None = None
-    batch_size: int | None = None
-    learning_rate: float | None = None
-    budget: float | None = None
-    seed: int = 0
-    device: str = "auto"
-    max_pixels: int = DEFAULT_MAX_PIXELS
-    strict: bool = False
-    find_duplicates: bool = True
-
-    def check(self) -> None:
-        """Check every setting that can be checked before an image is read.
-
-        Raises:
-            ParameterError: one message that names all mistakes.
-        """
-        rules = {
-            f"fit must be one of {', '.join(FITS)}; got {self.fit!r}.": self.fit in FITS,
-            f"channels must be 1 or 3; got {self.channels}.": self.channels in (None, 1, 3),
-            f"size must lie between 1 and 8192; got {self.size}.": not self.size or all(1 <= v <= 8192 for v in self.size),
-            f"epochs must be at least 1; got {self.epochs}.": self.epochs is None or self.epochs >= 1,
-            f"batch_size must be at least 1; got {self.batch_size}.": self.batch_size is None or self.batch_size >= 1,
-            f"learning_rate must be positive; got {self.learning_rate}.": self.learning_rate is None
-            or 0 < self.learning_rate < float("inf"),
-            f"budget must be positive; got {self.budget}.": self.budget is None or self.budget > 0,
-            f"max_pixels must be at least 1; got {self.max_pixels}.": self.max_pixels >= 1,
-            f"seed must lie between 0 and 2**32 - 1; got {self.seed}.": 0 <= self.seed < 2**32,
-        }
-        problems = [text for text, holds in rules.items() if not holds]
-        if self.model != "auto":
-            get_spec(self.model)
-        if problems:
-            raise ParameterError(" ".join(problems))
-        _check_device(self.device)
+# The size at which a model is chosen; the model then says how large it wants photographs.
+_SURVEYED_SIDE = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +79,8 @@ def fit_images(
     settings: Settings,
     *,
     groups: Callable[[list[str]], NDArray[np.int64]] | None = None,
-    checkpoint: Callable[[str], Checkpoint] | None = None,
+    split: Split | None = None,
+    checkpoint: Callable[[str], Keeper] | None = None,
     resume: bool = False,
     progress: Progress | None = None,
 ) -> Fitted:
@@ -151,6 +91,7 @@ def fit_images(
         count: how many there are.
         settings: what was asked for.
         groups: gives a group number for each of the usable paths; images of one group stay on one side of every split.
+        split: which images train, are watched and calibrate; chosen from the rule when None. Every file must be usable.
         checkpoint: makes the checkpoint for a fingerprint of images and settings.
         resume: go on from the checkpoint.
         progress: told of stages.
@@ -171,13 +112,13 @@ def fit_images(
     )
     _check_strict(collection, settings)
     grouping = _group(collection, settings, groups)
-    split = split_images(grouping, settings.rule, seed=settings.seed)
+    split = _split(grouping, settings, count, split)
     autoencoder, plan, state, device = _train(
         spec, preparation, collection, split, settings, checkpoint=checkpoint, resume=resume, progress=progress
     )
     shape = Shape(preparation.channels, preparation.height, preparation.width)
     model = ModelFile(
-        graph=export(ScoringGraph(autoencoder, shape)),
+        graph=export(ScoringGraph(autoencoder, shape, settings.score)),
         weights=save_tensors({name: tensor.contiguous() for name, tensor in autoencoder.state_dict().items()}),
         preparation=preparation,
         calibration=Calibration.of(*(np.zeros(1, np.float32),) * 3, ThresholdRule("fixed", 0.0)),
@@ -186,7 +127,7 @@ def fit_images(
         info={},
     )
     model, scores = _calibrate(model, collection, split, settings, refs, progress)
-    parity = _parity(model, autoencoder, collection, split, shape)
+    parity = _parity(model, collection, split, ScoringGraph(autoencoder, shape, settings.score))
     sizes = {
         "usable": len(collection),
         "rejected": len(collection.rejections),
@@ -218,25 +159,25 @@ def fit_images(
 
 def _choose(settings: Settings, looked: Survey) -> tuple[ModelSpec, Preparation]:
     """The model and the preparation, from what was asked for and what the sample looks like."""
-    height, width = settings.size or _auto_size(settings, looked)
     name = settings.model
     if name == "auto":
+        height, width = settings.size or _auto_size(settings, looked, _SURVEYED_SIDE)
         tiny = min(height, width) < 8
         name = "dense" if tiny else "conv-small" if max(height, width) <= _SMALL_SIDE else "conv-large"
     spec = get_spec(name)
+    height, width = settings.size or _auto_size(settings, looked, spec.side)
     if settings.size is None:
         height, width = (-(-length // spec.stride) * spec.stride for length in (height, width))
     channels = settings.channels or (3 if looked.is_colour else 1)
     return spec, Preparation(height, width, channels, settings.fit, looked.ranges)
 
 
-def _auto_size(settings: Settings, looked: Survey) -> tuple[int, int]:
-    """The images' own size when small, else 256 on the longer side; a square unless all have one aspect ratio."""
+def _auto_size(settings: Settings, looked: Survey, side: int) -> tuple[int, int]:
+    """The images' own size when small, else `side` on the longer side; a square unless all have one aspect ratio."""
     longest = max(looked.width, looked.height)
     if settings.fit == "tile":
-        side = min(longest, _PHOTO_SIDE)
-        return side, side
-    scale = 1.0 if longest <= _SMALL_SIDE else min(1.0, _PHOTO_SIDE / longest)
+        return min(longest, side), min(longest, side)
+    scale = 1.0 if longest <= _SMALL_SIDE else min(1.0, side / longest)
     if not looked.same_aspect:
         return max(1, round(longest * scale)), max(1, round(longest * scale))
     return max(1, round(looked.height * scale)), max(1, round(looked.width * scale))
@@ -251,6 +192,18 @@ def _group(
     if groups:
         labels.append(groups(collection.paths))
     return merge_groups(*labels)
+
+
+def _split(grouping: NDArray[np.int64], settings: Settings, count: int, given: Split | None) -> Split:
+    """The split that was given, or the one that the settings ask for."""
+    if given is None:
+        return split_images(grouping, settings.rule, seed=settings.seed) if settings.hold_out else all_training(count)
+    if len(grouping) != count:
+        msg = f"a split is given for {count:,} images and {count - len(grouping):,} of them cannot be used."
+        raise DataError(msg)
+    if not given.calibration.size and needs_held_out(settings.rule):
+        raise ParameterError(NOTHING_HELD_OUT)
+    return given
 
 
 def _check_strict(collection: Collection, settings: Settings) -> None:
@@ -273,15 +226,6 @@ def _nothing_usable(count: int, looked: Survey) -> str:
     return f"none of the {count:,} files can be used: {reasons}."
 
 
-def _check_device(name: str) -> None:
-    try:
-        device = pick_device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        msg = f"device={name!r} cannot be used here ({str(error).splitlines()[0]}). Use auto or cpu."
-        raise ParameterError(msg) from error
-
-
 # --- training
 
 
@@ -292,7 +236,7 @@ def _train(
     split: Split,
     settings: Settings,
     *,
-    checkpoint: Callable[[str], Checkpoint] | None,
+    checkpoint: Callable[[str], Keeper] | None,
     resume: bool,
     progress: Progress,
 ) -> tuple[Autoencoder, Plan, TrainingState, torch.device]:
@@ -304,10 +248,16 @@ def _train(
     plan = Plan(
         epochs=epochs,
         batch_size=batch,
-        learning_rate=settings.learning_rate or spec.learning_rate,
-        patience=max(5, epochs // 5),
+        learning_rate=settings.learning_rate or _learning_rate(spec, settings),
+        patience=max(5, epochs // 5) if settings.early_stopping else epochs,
         budget=settings.budget,
         seed=settings.seed,
+        optimizer=settings.optimizer,
+        schedule=settings.schedule,
+        decay=settings.decay,
+        loss=settings.loss,
+        keep=settings.keep,
+        partial_batches=settings.partial_batches,
     )
     device = pick_device(settings.device)
     # Weights start from the global generator; the caller's own random numbers must not change for it.
@@ -331,14 +281,18 @@ def _train(
     )
     autoencoder.to("cpu")
 
-    def passes() -> Iterator[Batch]:
-        both = np.concatenate([pictures["training"], pictures["validation"]])
-        return collection.store.passes(both, plan.batch_size, torch.device("cpu"))
+    def passes(name: str) -> Iterator[Batch]:
+        return collection.store.passes(pictures[name], plan.batch_size, torch.device("cpu"))
 
     with torch.no_grad():
-        autoencoder.settle(passes)
+        autoencoder.settle(partial(passes, "training"), partial(passes, "validation"))
     progress.finish()
     return autoencoder.eval(), plan, state, device
+
+
+def _learning_rate(spec: ModelSpec, settings: Settings) -> float:
+    """The model's own rate is meant for Adam; the other optimisers have Keras's."""
+    return spec.learning_rate if settings.optimizer == "adam" else LEARNING_RATES[settings.optimizer]
 
 
 def _pictures_of(collection: Collection, images: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -378,7 +332,8 @@ def _calibrate(
     peaks, maps = np.full(len(collection), np.nan, dtype=np.float32), []
     held = np.zeros(len(collection), dtype=bool)
     held[split.calibration] = True
-    sample = set(split.calibration[:: max(1, len(split.calibration) // 256)].tolist())
+    shown = split.calibration if split.calibration.size else split.training
+    sample = set(shown[:: max(1, len(shown) // 256)].tolist())
     progress.start("Calibrating", len(collection))
     for index, score, anomaly_map in _score_all(scorer, collection, settings, refs):
         scores[index], peaks[index] = score, map_peak(anomaly_map)
@@ -390,10 +345,11 @@ def _calibrate(
         msg = "the trained model gives scores that are not finite. Lower the learning rate, or check the images."
         raise TrainingError(msg)
     # Calibration holds out images; images left over from grouped ones neither train nor calibrate.
-    trained = np.concatenate([split.training, split.validation])
+    trained = split.scored_as_training
     calibration = Calibration.of(scores[held], scores[trained], peaks[held], settings.rule, split.n_groups)
     low = float(np.quantile(np.concatenate(maps), 0.9))
-    high = max(calibration.region_level, low + 1e-6)
+    level = calibration.region_level if held.any() else float(np.quantile(peaks[trained], 0.99))
+    high = max(level, low + 1e-6)
     return replace(model, calibration=calibration, map_range=(low, low + 1.5 * (high - low))), scores
 
 
@@ -421,21 +377,21 @@ def _score_all(
             raise ImageError(f"{found.result.path} could be read at first and not again: {found.result}")
 
 
-def _parity(
-    model: ModelFile, autoencoder: Autoencoder, collection: Collection, split: Split, shape: Shape
-) -> dict[str, Any]:
-    """Compare torch with ONNX Runtime on calibration images; the largest difference goes into the model file.
+def _parity(model: ModelFile, collection: Collection, split: Split, graph: ScoringGraph) -> dict[str, Any]:
+    """Compare torch with ONNX Runtime; the largest difference goes into the model file.
+
+    On calibration images, or on training images where none calibrates.
 
     Raises:
         TrainingError: if they differ by more than rounding.
     """
-    pictures = _pictures_of(collection, split.calibration)[:256]
+    chosen = split.calibration if split.calibration.size else split.training
+    pictures = _pictures_of(collection, chosen)[:256]
     images = model.preparation.scale(collection.store.pixels[pictures])
     valid = collection.store.valid[pictures]
     runtime = Scorer(model).runtime.run(images, valid, ("anomaly_score",))["anomaly_score"]
     with torch.no_grad():
-        graph = ScoringGraph(autoencoder, shape).eval()
-        reference = graph(torch.from_numpy(images), torch.from_numpy(valid))[0].numpy()
+        reference = graph.eval()(torch.from_numpy(images), torch.from_numpy(valid))[0].numpy()
     difference = float(np.abs(runtime - reference).max())
     relative = difference / max(float(np.abs(reference).max()), 1e-12)
     if not relative <= _PARITY:
@@ -448,7 +404,12 @@ def _parity(
 
 
 def _info(
-    spec: ModelSpec, settings: Settings, autoencoder: Autoencoder, plan: Plan, state: TrainingState, device: torch.device
+    spec: ModelSpec,
+    settings: Settings,
+    autoencoder: Autoencoder,
+    plan: Plan,
+    state: TrainingState,
+    device: torch.device,
 ) -> dict[str, Any]:
     options = {**spec.options, **settings.options}
     return {
@@ -458,6 +419,7 @@ def _info(
             "summary": spec.summary,
             "chosen": "asked for" if settings.model != "auto" else "chosen from the images",
             "options": options,
+            "score": settings.score,
             "parameters": sum(p.numel() for p in autoencoder.parameters()),
         },
         "training": {

@@ -1,14 +1,18 @@
 """PyOD's contract around a `Detector`; PyOD itself is not needed.
 
-Source: the interface of `pyod.models.base.BaseDetector`, Zhao, Nasrullah and Li, "PyOD: A Python Toolbox for Scalable Outlier
+Source: the interface of `pyod.models.base.BaseDetector`, Zhao, Nasrullah and Li, "PyOD: A Python Toolbox for Scalable
+    Outlier
 Detection", JMLR 20 (2019).
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+
+from oddment.errors import ParameterError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -67,12 +71,34 @@ class PyodDetector:
         """Return int64 (N,): 1 for anomalies, else 0."""
         return (self.decision_function(X) > self.threshold_).astype(np.int64)
 
-    def predict_proba(self, X: Any) -> NDArray[np.float64]:  # noqa: ANN401, N803
-        """Return float64 (N, 2): scores brought linearly from the range of the training scores to 0..1, clipped.
+    def fit_predict(self, X: Any, y: object = None) -> NDArray[np.int64]:  # noqa: ANN401, ARG002, N803
+        """Fit, and return the labels of the training images."""
+        return self.fit(X).labels_
+
+    def predict_proba(self, X: Any, method: str = "linear") -> NDArray[np.float64]:  # noqa: ANN401, N803
+        """Return float64 (N, 2): scores brought to 0..1 as PyOD does it, normal first.
 
         PyOD calls this a probability; it is none. Prefer `Detector.p_value`.
+
+        Args:
+            X: images.
+            method: "linear", from the range of the training scores, clipped; or "unify", by the error function of their
+                mean and spread.
+
+        Raises:
+            ParameterError: if `method` is neither.
+
+        Source:
+            "unify": Kriegel, Kröger, Schubert and Zimek, "Interpreting and Unifying Outlier Scores" (2011), section 4.2.
         """
-        scores = self.decision_scores_
-        low, high = float(scores.min()), float(scores.max())
-        scaled = np.clip((self.decision_function(X) - low) / max(high - low, 1e-12), 0, 1)
-        return np.column_stack([1 - scaled, scaled])
+        known, scores = self.decision_scores_, self.decision_function(X)
+        if method == "linear":
+            scaled = (scores - known.min()) / max(float(known.max() - known.min()), 1e-12)
+        elif method == "unify":
+            standard = (scores - known.mean()) / max(float(known.std()) * math.sqrt(2), 1e-12)
+            scaled = np.array([math.erf(value) for value in standard])
+        else:
+            msg = f"method must be linear or unify; got {method!r}."
+            raise ParameterError(msg)
+        share = np.clip(scaled, 0, 1)
+        return np.column_stack([1 - share, share])

@@ -1,7 +1,8 @@
 """Scoring with ONNX Runtime and NumPy alone.
 
-Pictures are always scored in full batches of the size that the model file fixes, the last one filled up with blanks: the
-kernels that a matrix product takes depend on its shape, so that a score must not depend on how many images came with it.
+Pictures are always scored in full batches of the size that the model file fixes, the last one filled up with blanks:
+the kernels that a matrix product takes depend on its shape, so that a score must not depend on how many images came
+with it.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Runtime:
     """
 
     def __init__(self, graph: bytes, *, shape: tuple[int, int, int], batch: int, threads: int | None = None) -> None:
-        import onnxruntime as ort  # noqa: PLC0415 - 0.1 s that `oddment --help` need not pay
+        import onnxruntime as ort
 
         options = ort.SessionOptions()
         options.intra_op_num_threads = _threads() if threads is None else threads

@@ -308,16 +308,14 @@ def _join(item: Prepared, outputs: dict[str, NDArray[np.float32]]) -> Scored:
     if len(item.placements) == 1:
         top, left, bottom, right = item.placements[0].valid
         inside = np.s_[top:bottom, left:right]
-        return Scored(
-            float(scores[0]), maps[0][inside], item.pixels[0][inside], drawn[0][inside], outputs["latent"][0]
-        )
+        return Scored(float(scores[0]), maps[0][inside], item.pixels[0][inside], drawn[0][inside], outputs["latent"][0])
     width, height = item.size
     joined = np.full((height, width), -np.inf, dtype=np.float32)
     original = np.zeros((height, width, item.pixels.shape[3]), dtype=item.pixels.dtype)
     painted = np.zeros((height, width, drawn.shape[3]), dtype=np.float32)
     for index, place in enumerate(item.placements):
         left, top, right, bottom = place.source
-        target, inside = np.s_[top:bottom, left:right], np.s_[: bottom - top, : right - left]
+        target, inside = np.s_[top:bottom, left:right], np.s_[0 : bottom - top, 0 : right - left]
         joined[target] = np.maximum(joined[target], maps[index][inside])
         original[target] = item.pixels[index][inside]
         painted[target] = drawn[index][inside]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import heapq
+import shlex
 import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,15 +18,15 @@ import oddment
 from oddment.card import model_card
 from oddment.errors import DataError
 from oddment.images.decode import DEFAULT_MAX_PIXELS, Decoded, decode, thumbnail
-from oddment.images.files import ImageRef, count_images, iter_images
+from oddment.images.files import count_images, iter_images
 from oddment.progress import Progress
 from oddment.report import Gallery, ReportData, render_heat_map, render_pictures, write_report
-from oddment.results import Detection
+from oddment.results import COLUMNS, Detection
 from oddment.scorer import full_map
 from oddment.tables import Journal, ranked_rows, require_parquet, write_tables
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -34,6 +36,7 @@ __all__ = ["Search", "SearchOptions", "Summary"]
 
 JOURNAL = "results.partial.jsonl"
 PICTURES = "pictures.partial"
+_MAPS_MARK = "maps/.oddment"
 _FILES = (JOURNAL, PICTURES, "results.csv", "results.jsonl", "results.parquet", "report.html")
 _REPORT_ROWS = 10_000
 _REPORT_REJECTIONS = 2_000
@@ -132,34 +135,44 @@ class Search:
         self._clear()
         self.journal = Journal(out / JOURNAL, self._about(), resume=options.resume)
         self.gallery = Gallery(journal=out / PICTURES) if options.report else None
-        self._map_names: set[str] = set()
+        if options.maps:
+            (out / "maps").mkdir(exist_ok=True)
+            (out / _MAPS_MARK).touch()
 
     @property
     def _outputs(self) -> list[Path]:
-        """What a search writes: not to be searched, should OUT lie among the images."""
-        return [self.out / name for name in (*_FILES, "maps")]
+        """What a search reads and writes besides images: not to be searched, should it lie among them."""
+        maps = ("maps",) if self.options.maps or self._has_own_maps else ()
+        return [self.model_path, *(self.out / name for name in (*_FILES, *maps))]
+
+    @property
+    def _has_own_maps(self) -> bool:
+        """Whether OUT/maps was written by a search; any other folder of that name is the user's."""
+        return (self.out / _MAPS_MARK).exists()
 
     def _about(self) -> dict[str, Any]:
-        fingerprint = self.scorer.model.info.get("data", {}).get("fingerprint", "")
+        model = self.scorer.model
         return {
             "oddment": oddment.__version__,
-            "model": [self.scorer.model.info.get("created", ""), fingerprint],
+            "model": [model.info.get("created", ""), hashlib.sha256(model.graph).hexdigest()],
             "threshold": self.scorer.threshold_,
         }
 
     def _clear(self) -> None:
-        """Make room for a new run; an interrupted one is never thrown away unasked."""
+        """Make room for a new run; neither an interrupted one nor the user's files are thrown away unasked."""
+        maps = self.out / "maps"
+        if self.options.maps and maps.exists() and not self._has_own_maps and any(maps.iterdir()):
+            msg = f"{maps} exists and was not written by a search. Name another folder with -o, or move it."
+            raise DataError(msg)
         journal = self.out / JOURNAL
         if self.options.resume:
             return
         if journal.exists() and not self.options.overwrite:
-            msg = (
-                f"{self.out} holds an interrupted search. Add --resume to finish it, or --overwrite to begin anew."
-            )
+            msg = f"{self.out} holds an interrupted search. Add --resume to finish it, or --overwrite to begin anew."
             raise DataError(msg)
         for name in _FILES:
             (self.out / name).unlink(missing_ok=True)
-        if self.options.maps:
+        if self._has_own_maps:
             shutil.rmtree(self.out / "maps", ignore_errors=True)
 
     def run(self) -> Iterator[Found]:
@@ -168,7 +181,7 @@ class Search:
         self.progress.start("Finding", total)
         done = self.journal.resumed
         try:
-            refs = (ref for ref in self._refs if not self.journal.holds(ref.path))
+            refs = (ref for ref in self._refs if not self.journal.take(ref.path))
             for found in self.scorer.find(refs, max_pixels=self.options.max_pixels):
                 self._keep(found)
                 done += 1
@@ -196,7 +209,10 @@ class Search:
             return
         original = self._display(scored.original, result.size)
         pictures = render_pictures(
-            original, scored.reconstruction, scored.anomaly_map, map_range=self.scorer.model.map_range,
+            original,
+            scored.reconstruction,
+            scored.anomaly_map,
+            map_range=self.scorer.model.map_range,
             max_side=_PICTURE_SIDE,
         )
         self.gallery.add(result.path, result.anomaly_score, pictures)
@@ -205,7 +221,9 @@ class Search:
         """The image as the model saw it, brought back to its own aspect ratio, uint8."""
         preparation = self.scorer.model.preparation
         low, high = preparation.ranges[pixels.dtype.name]
-        shown = thumbnail(Decoded(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels, size), 10_000, low=low, high=high)
+        shown = thumbnail(
+            Decoded(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels, size), 10_000, low=low, high=high
+        )
         if preparation.fit != "stretch":
             return shown
         scale = _PICTURE_SIDE / max(size)
@@ -221,20 +239,12 @@ class Search:
         deep = decoded.pixels.dtype == np.uint16
         shown = thumbnail(decoded, max(result.size), low=low if deep else None, high=high if deep else None)
         drawn = render_heat_map(shown, full_map(found), map_range=self.scorer.model.map_range, size=result.size)
-        path = self.out / "maps" / self._map_name(result.path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(drawn).save(path, compress_level=3)
-
-    def _map_name(self, path: str) -> str:
-        """A file name below `maps` that mirrors the image's path and never leaves the folder."""
-        parts = PurePosixPath(path.replace("\\", "/").replace("!/", "/").replace(":", "_")).parts
-        safe = [part for part in parts if part not in ("/", "..", ".")] or ["image"]
-        name, number = "/".join(safe), 1
-        while name in self._map_names:
-            number += 1
-            name = f"{'/'.join(safe)}~{number}"
-        self._map_names.add(name)
-        return f"{name}.png"
+        folder, name = self.out / "maps", _map_name(result.path)
+        try:
+            _save(drawn, folder / name)
+        except OSError:
+            # Too long for the file system, or a folder of that name: the name's digest always fits.
+            _save(drawn, folder / f"{_short_digest(result.path)}.png")
 
     def finish(self, *, complete: bool) -> Summary:
         """Write the tables and the report from all rows so far.
@@ -243,6 +253,9 @@ class Search:
             complete: False when the search was interrupted; the journal then stays for --resume.
         """
         self.journal.close()
+        if not complete:
+            # Ctrl-C may have come between counting a row and writing it.
+            self.journal.recount()
 
         def rows() -> Iterator[dict[str, Any]]:
             return ranked_rows(self.journal, self.options.lists)
@@ -270,8 +283,12 @@ class Search:
 
     def _report(self, rows: Callable[[], Iterator[dict[str, Any]]], *, complete: bool) -> ReportData:
         calibration, info = self.scorer.calibration, self.scorer.model.info
-        shown = heapq.nsmallest(_REPORT_ROWS, (row for row in rows() if row["rank"]), key=lambda row: row["rank"])
-        rejected = [row for row, _ in zip((row for row in rows() if not row["rank"]), range(_REPORT_REJECTIONS))]
+        pictures = self.gallery.items() if self.gallery else {}
+        ranked = (_slim(row, pictures) for row in rows() if row["rank"])
+        shown = heapq.nsmallest(_REPORT_ROWS, ranked, key=lambda row: row["rank"])
+        rejected = [
+            row for row, _ in zip((row for row in rows() if not row["rank"]), range(_REPORT_REJECTIONS), strict=False)
+        ]
         last = shown[-1]["rank"] if shown else 0
         others = np.array([row["anomaly_score"] for row in rows() if row["rank"] and row["rank"] > last], np.float32)
         totals = self.journal.totals
@@ -281,14 +298,16 @@ class Search:
         if others.size:
             notes.append(f"The {len(shown):,} highest scores are listed here; all rows are in results.csv.")
         if totals.rejected > len(rejected):
-            notes.append(f"{len(rejected):,} of {totals.rejected:,} rejected files are listed here; all are in results.csv.")
+            notes.append(
+                f"{len(rejected):,} of {totals.rejected:,} rejected files are listed here; all are in results.csv."
+            )
         return ReportData(
             title=_title(totals.anomalies, totals.scored),
             model_name=self.model_path.name,
             created=datetime.now(UTC),
             version=oddment.__version__,
             rows=[*shown, *rejected],
-            pictures=self.gallery.items() if self.gallery else {},
+            pictures=pictures,
             n_scored=totals.scored,
             n_rejected=totals.rejected,
             n_anomalies=totals.anomalies,
@@ -300,8 +319,16 @@ class Search:
             card=model_card(self.scorer.model, info),
             notes=notes,
             complete=complete,
-            recompute=f"oddment threshold {self.model_path} --threshold {{threshold}}",
+            recompute=f"oddment threshold {shlex.quote(str(self.model_path))} --threshold {{threshold}}",
         )
+
+
+def _slim(row: dict[str, Any], pictures: Mapping[str, Any]) -> dict[str, Any]:
+    """The row under shared keys, boxes only where there is a picture to draw them on: thousands are held at once."""
+    slim = {name: row[name] for name in COLUMNS}
+    if row["path"] not in pictures:
+        slim["regions"] = []
+    return slim
 
 
 def _title(anomalies: int, scored: int) -> str:
@@ -309,3 +336,24 @@ def _title(anomalies: int, scored: int) -> str:
         return "No image could be scored"
     what = "One image is" if anomalies == 1 else f"{anomalies:,} images are" if anomalies else "No image is"
     return f"{what} odd among {scored:,}"
+
+
+def _map_name(path: str) -> str:
+    """A file name below `maps` that mirrors the image's path and never leaves the folder.
+
+    It depends on the path alone, so that a resumed search gives the names that the first would have given.
+    """
+    plain = path.replace("!/", "/").lstrip("/")
+    parts = PurePosixPath(plain.replace("\\", "/").replace(":", "_")).parts
+    name = "/".join(part for part in parts if part not in ("/", "..", ".")) or "image"
+    # Two paths must not meet in one name once their dots are gone.
+    return f"{name}.png" if name == plain else f"{name}~{_short_digest(path)}.png"
+
+
+def _short_digest(path: str) -> str:
+    return hashlib.blake2b(path.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+
+
+def _save(picture: NDArray[np.uint8], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture).save(path, compress_level=3)

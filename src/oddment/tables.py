@@ -1,7 +1,8 @@
 """Tables of results on disk: a journal that grows while a search runs, and the tables made from it when it ends.
 
 The journal is the one file that must survive a kill: a line an image, appended and flushed as results come. Everything
-else (CSV, JSON lines, Parquet, ranks) is made from it in one pass, so that memory stays flat however many rows there are.
+else (CSV, JSON lines, Parquet, ranks) is made from it in one pass, so that memory stays flat however many rows there
+are.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import csv
 import hashlib
 import json
 import os
+import time
 from array import array
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Journal", "Totals", "csv_row", "ranked_rows", "require_parquet", "write_tables"]
 
 _FLUSH_ROWS = 64
+_FLUSH_SECONDS = 1.0
 
 
 class Totals:
@@ -76,8 +79,11 @@ class Journal:
     def __init__(self, path: Path, about: Mapping[str, Any], *, resume: bool = False) -> None:
         self.path = path
         self.totals = Totals()
+        self.resumed = 0
         self._done = np.empty(0, dtype=np.uint64)
+        self._left = np.empty(0, dtype=np.int64)
         self._pending = 0
+        self._flushed = time.monotonic()
         if resume:
             self._reopen(about)
             self._file: IO[str] = path.open("a", encoding="utf-8", newline="\n")
@@ -103,24 +109,34 @@ class Journal:
             )
             raise DataError(msg)
         _cut_torn_line(self.path)
-        keys = []
-        for row in self.rows():
-            keys.append(_key(row["path"]))
-            self.totals.add(row["anomaly_score"], is_anomaly=bool(row["is_anomaly"]))
-        self._done = np.unique(np.array(keys, dtype=np.uint64))
+        try:
+            keys = array("Q", (_key(row["path"]) for row in self.rows()))
+            self.recount()
+        except (ValueError, KeyError, TypeError) as error:
+            msg = f"{self.path}: the interrupted search's journal is damaged ({error}). Start anew with --overwrite."
+            raise DataError(msg) from error
+        self.resumed = len(keys)
+        self._done, self._left = np.unique(np.frombuffer(keys, np.uint64) if keys else self._done, return_counts=True)
 
-    def holds(self, path: str) -> bool:
-        """Return whether the resumed search had a row for this path already."""
+    def recount(self) -> None:
+        """Count anew what the file holds."""
+        self.totals = Totals()
+        for row in self.rows():
+            self.totals.add(row["anomaly_score"], is_anomaly=bool(row["is_anomaly"]))
+
+    def take(self, path: str) -> bool:
+        """Return whether the resumed search had a row for this path already; a row answers once.
+
+        Sources may name an image twice, and it then has two rows.
+        """
         if not self._done.size:
             return False
         key = np.uint64(_key(path))
         position = int(np.searchsorted(self._done, key))
-        return position < self._done.size and bool(self._done[position] == key)
-
-    @property
-    def resumed(self) -> int:
-        """Rows that were there when the file was opened."""
-        return int(self._done.size)
+        if position == self._done.size or self._done[position] != key or not self._left[position]:
+            return False
+        self._left[position] -= 1
+        return True
 
     def add(self, result: Result) -> None:
         """Append one row."""
@@ -128,13 +144,13 @@ class Journal:
         self.totals.add(score, is_anomaly=isinstance(result, Detection) and result.is_anomaly)
         self._file.write(json.dumps(result.as_row(), ensure_ascii=True) + "\n")
         self._pending += 1
-        if self._pending >= _FLUSH_ROWS:
+        if self._pending >= _FLUSH_ROWS or time.monotonic() - self._flushed > _FLUSH_SECONDS:
             self.flush()
 
     def flush(self) -> None:
         """Hand all rows to the operating system: they then survive the death of this process."""
         self._file.flush()
-        self._pending = 0
+        self._pending, self._flushed = 0, time.monotonic()
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield all rows so far, in order of arrival."""
@@ -159,9 +175,7 @@ def ranked_rows(journal: Journal, keep: Callable[[dict[str, Any]], bool]) -> Ite
             yield row
 
 
-def write_tables(
-    folder: Path, rows: Callable[[], Iterator[dict[str, Any]]], *, parquet: bool = False
-) -> list[Path]:
+def write_tables(folder: Path, rows: Callable[[], Iterator[dict[str, Any]]], *, parquet: bool = False) -> list[Path]:
     """Write results.csv and results.jsonl (and results.parquet), each whole or not at all.
 
     Args:
@@ -206,17 +220,17 @@ class _Swap:
         self.path = path
 
     def __enter__(self) -> IO[str]:
-        self._file = NamedTemporaryFile(  # noqa: SIM115 - closed in __exit__
+        self._file = NamedTemporaryFile(
             "w", encoding="utf-8", newline="", dir=self.path.parent, prefix=f".{self.path.name}.", delete=False
         )
-        return self._file  # type: ignore[return-value]
+        return self._file
 
     def __exit__(self, kind: object, *_: object) -> None:
         self._file.close()
         temporary = Path(self._file.name)
         if kind is None:
             temporary.chmod(0o644)
-            os.replace(temporary, self.path)
+            temporary.replace(self.path)
         else:
             temporary.unlink(missing_ok=True)
 
@@ -228,7 +242,7 @@ def require_parquet() -> None:
         MissingExtraError: if pyarrow is not installed.
     """
     try:
-        import pyarrow.parquet  # noqa: F401, PLC0415
+        import pyarrow.parquet  # noqa: F401
     except ImportError as error:
         msg = "--parquet needs pyarrow: pip install 'oddment[parquet]'."
         raise MissingExtraError(msg) from error
@@ -236,8 +250,8 @@ def require_parquet() -> None:
 
 def _write_parquet(path: Path, rows: Iterator[dict[str, Any]]) -> Path:
     require_parquet()
-    import pyarrow as pa  # noqa: PLC0415 - an optional and slow import
-    import pyarrow.parquet as pq  # noqa: PLC0415
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     region = pa.struct([("box", pa.list_(pa.int32(), 4)), ("peak", pa.float64())])
     types = {
@@ -264,7 +278,7 @@ def _write_parquet(path: Path, rows: Iterator[dict[str, Any]]) -> Path:
                     writer.write_table(pa.Table.from_pylist(chunk, schema))
                     chunk.clear()
             writer.write_table(pa.Table.from_pylist(chunk, schema))
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
     return path

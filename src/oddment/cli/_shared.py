@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.progress import TimeRemainingColumn
-from rich.table import Table
 
 from oddment.errors import OddmentError, ParameterError
 from oddment.progress import Progress as ProgressBase
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+
+    from rich.progress import Progress
 
     from oddment.results import Rejection
 
@@ -95,7 +94,8 @@ class Bars(ProgressBase):
         self._quiet = quiet
         self._live = self._console.is_terminal and not quiet
         self._bars: Progress | None = None
-        self._label, self._total, self._note = "", None, ""
+        self._label, self._note = "", ""
+        self._total: float | None = None
         self._shown = self._started = 0.0
 
     def start(self, label: str, total: float | None = None) -> None:
@@ -104,6 +104,17 @@ class Bars(ProgressBase):
         self._shown = self._started = time.monotonic()
         if not self._live:
             return
+        # 20 ms that a pipe need not pay.
+        from rich.progress import (  # noqa: PLC0415
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            SpinnerColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
         share = total == 1.0
         columns = [
             SpinnerColumn(),
@@ -183,8 +194,12 @@ def print_json(data: object) -> None:
 
 def print_card(console: Console, card: Mapping[str, Mapping[str, str]]) -> None:
     """Print sections of label and value."""
+    from rich.table import Table  # noqa: PLC0415
+
     for section, rows in card.items():
-        table = Table(title=section, title_justify="left", title_style="bold", show_header=False, box=None, padding=(0, 2))
+        table = Table(
+            title=section, title_justify="left", title_style="bold", show_header=False, box=None, padding=(0, 2)
+        )
         table.add_column(style="dim", no_wrap=True)
         table.add_column(overflow="fold")
         for label, value in rows.items():

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import oddment
-from oddment.cli import demo, find, fit, inspect, threshold
+from oddment.cli import compare, data, demo, evaluate, find, fit, inspect, threshold
 
 __all__ = ["app", "main"]
 
@@ -29,10 +29,13 @@ app.command("demo")(demo.demo)
 app.command("fit")(fit.fit)
 app.command("find")(find.find)
 app.command("threshold")(threshold.threshold)
+app.command("evaluate")(evaluate.evaluate)
+app.command("compare")(compare.compare)
 app.command("inspect")(inspect.inspect)
+app.add_typer(data.app, name="data")
 
 
-def _version(asked: bool) -> None:  # noqa: FBT001 - Typer's callback
+def _version(asked: bool) -> None:
     if asked:
         typer.echo(f"oddment {oddment.__version__}")
         raise typer.Exit
@@ -40,7 +43,7 @@ def _version(asked: bool) -> None:  # noqa: FBT001 - Typer's callback
 
 @app.callback()
 def _root(
-    version: Annotated[  # noqa: ARG001 - handled by its callback
+    version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:

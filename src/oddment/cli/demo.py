@@ -27,37 +27,41 @@ def demo(
     repeated by hand with the commands that are shown.
     """
     with reporting(debug=debug):
-        from oddment.cli.find import print_summary, run_search  # noqa: PLC0415
-        from oddment.cli.fit import _settings, run_fit  # noqa: PLC0415
-        from oddment.data.sample import write_demo  # noqa: PLC0415
-        from oddment.scorer import Scorer  # noqa: PLC0415
-        from oddment.searching import Search, SearchOptions  # noqa: PLC0415
+        from oddment.cli.find import print_summary, run_search
+        from oddment.cli.fit import _settings, run_fit
+        from oddment.data.sample import write_demo
+        from oddment.scorer import Scorer
+        from oddment.searching import Search, SearchOptions
 
         out, _ = consoles()
         started = time.perf_counter()
         model = output / "digits.oddment"
         settings = _settings(epochs=_EPOCHS, seed=seed)
-        say = (lambda text: None) if quiet else (lambda text: out.print(text, soft_wrap=True))
+
+        def say(text: str) -> None:
+            if not quiet:
+                out.print(text, soft_wrap=True)
+
         normal, new = write_demo(output)
         say(f"[bold]$ oddment fit {normal} -o {model} --epochs {_EPOCHS}[/bold]")
         fitted = run_fit([str(normal)], model, settings, overwrite=True, progress=Bars(quiet=quiet))
         say(f"\n[bold]$ oddment find {new} -m {model} -o {output}[/bold]")
-        search = Search(
-            Scorer(fitted.model), model, [new], output, SearchOptions(overwrite=True), Bars(quiet=quiet)
-        )
+        search = Search(Scorer(fitted.model), model, [new], output, SearchOptions(overwrite=True), Bars(quiet=quiet))
         summary = run_search(search)
         if quiet:
             return
         print_summary(search, summary)
         _score_card(output)
-        say(f"\nDone in {time.perf_counter() - started:.0f} s. Open [bold]{output / 'report.html'}[/bold] in a browser.")
+        say(
+            f"\nDone in {time.perf_counter() - started:.0f} s. Open [bold]{output / 'report.html'}[/bold] in a browser."
+        )
 
 
 def _score_card(output: Path) -> None:
     """The file names say what each image is; count how the verdicts did."""
-    import json  # noqa: PLC0415
+    import json
 
-    from rich.table import Table  # noqa: PLC0415
+    from rich.table import Table
 
     counts = {"digit": [0, 0], "article": [0, 0]}
     with (output / "results.jsonl").open(encoding="utf-8") as file:

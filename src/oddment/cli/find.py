@@ -33,10 +33,14 @@ def find(
     ],
     model: Annotated[Path, typer.Option("--model", "-m", help="The model file.", show_default=False)],
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write to.")] = Path("oddment-out"),
-    maps: Annotated[bool, typer.Option("--maps", help="Heat maps at original size, in OUT/maps.", rich_help_panel=_WHAT)] = False,
+    maps: Annotated[
+        bool, typer.Option("--maps", help="Heat maps at original size, in OUT/maps.", rich_help_panel=_WHAT)
+    ] = False,
     parquet: Annotated[bool, typer.Option("--parquet", help="results.parquet as well.", rich_help_panel=_WHAT)] = False,
     report: Annotated[bool, typer.Option("--report/--no-report", help="report.html.", rich_help_panel=_WHAT)] = True,
-    top: Annotated[int | None, typer.Option(help="List the K highest scores only.", metavar="K", min=1, rich_help_panel=_WHAT)] = None,
+    top: Annotated[
+        int | None, typer.Option(help="List the K highest scores only.", metavar="K", min=1, rich_help_panel=_WHAT)
+    ] = None,
     only_anomalies: Annotated[
         bool, typer.Option("--only-anomalies", help="List anomalies and rejected files only.", rich_help_panel=_WHAT)
     ] = False,
@@ -63,12 +67,15 @@ def find(
     oddment find photo.png -m tiles.oddment --json --exit-code
     """
     with reporting(debug=debug):
-        from oddment.calibration import ThresholdRule  # noqa: PLC0415 - NumPy, which --help need not wait for
-        from oddment.scorer import load  # noqa: PLC0415
-        from oddment.searching import Search, SearchOptions  # noqa: PLC0415
+        from oddment.calibration import ThresholdRule
+        from oddment.scorer import load
+        from oddment.searching import Search, SearchOptions
 
         if output.exists() and not output.is_dir():
             msg = f"-o {output} is a file. Name a folder to write the results to."
+            raise ParameterError(msg)
+        if resume and overwrite:
+            msg = "--resume finishes an interrupted search and --overwrite throws it away: give one of them."
             raise ParameterError(msg)
         scorer = load(model)
         if threshold is not None:
@@ -139,9 +146,9 @@ def _print_json(summary: Summary, folder: Path) -> None:
 
 def print_summary(search: Search, summary: Summary, *, most: int = 10) -> None:
     """Print counts, the highest scores and where everything lies."""
-    from rich.table import Table  # noqa: PLC0415
+    from rich.table import Table
 
-    from oddment.results import Rejection  # noqa: PLC0415
+    from oddment.results import Rejection
 
     out, _ = consoles()
     best: list[dict[str, Any]] = []
@@ -169,7 +176,13 @@ def print_summary(search: Search, summary: Summary, *, most: int = 10) -> None:
         out.print(f"Threshold {summary.threshold:.6g}: {search.scorer.calibration.rule.describe()}.", soft_wrap=True)
     if best:
         table = Table(box=None, padding=(0, 2), header_style="dim")
-        for name, justify in (("rank", "right"), ("score", "right"), ("p-value", "right"), ("verdict", "left"), ("image", "left")):
+        for name, justify in (
+            ("rank", "right"),
+            ("score", "right"),
+            ("p-value", "right"),
+            ("verdict", "left"),
+            ("image", "left"),
+        ):
             table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
         for row in sorted(best, key=lambda row: int(row["rank"])):
             verdict = "[red]anomaly[/red]" if row["is_anomaly"] else "normal"

@@ -55,9 +55,7 @@ Over = Annotated[
         rich_help_panel=_RULE,
     ),
 ]
-MaxPixels = Annotated[
-    int, typer.Option(help="Reject larger images before they are decoded.", rich_help_panel=_READ)
-]
+MaxPixels = Annotated[int, typer.Option(help="Reject larger images before they are decoded.", rich_help_panel=_READ)]
 
 
 def fit(
@@ -86,16 +84,24 @@ def fit(
     epochs: Annotated[int | None, typer.Option(help="Passes over the images, at most.", rich_help_panel=_TRAIN)] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a step.", rich_help_panel=_TRAIN)] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak of Adam's rate.", rich_help_panel=_TRAIN)] = None,
-    budget: Annotated[str | None, typer.Option(help="Most time to train for: 90s, 5m, 1h.", rich_help_panel=_TRAIN)] = None,
-    seed: Annotated[int, typer.Option(help="Same seed, same images, same machine: same scores.", rich_help_panel=_TRAIN)] = 0,
+    budget: Annotated[
+        str | None, typer.Option(help="Most time to train for: 90s, 5m, 1h.", rich_help_panel=_TRAIN)
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(help="Same seed, same images, same machine: same scores.", rich_help_panel=_TRAIN)
+    ] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel=_TRAIN)] = "auto",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted fit.", rich_help_panel=_TRAIN)] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted fit.", rich_help_panel=_TRAIN)
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Throw an interrupted fit away.", rich_help_panel=_TRAIN)
     ] = False,
     size: Annotated[
         str | None,
-        typer.Option(help="Side, or WIDTHxHEIGHT, that the model sees. [default: from the images]", rich_help_panel=_READ),
+        typer.Option(
+            help="Side, or WIDTHxHEIGHT, that the model sees. [default: from the images]", rich_help_panel=_READ
+        ),
     ] = None,
     fit_mode: Annotated[
         Literal["letterbox", "stretch", "tile"],
@@ -107,21 +113,26 @@ def fit(
     groups: Annotated[
         str | None,
         typer.Option(
-            help="Images of one thing stay on one side of the split: a CSV (image,group) or a pattern such as 'part(\\d+)'.",
+            help="Images of one thing stay on one side of the split: a CSV (image,group), "
+            "or a pattern such as 'part(\\d+)'.",
             rich_help_panel=_READ,
         ),
     ] = None,
     duplicates: Annotated[
         bool,
-        typer.Option("--duplicates/--no-duplicates", help="Keep near duplicates on one side too.", rich_help_panel=_READ),
+        typer.Option(
+            "--duplicates/--no-duplicates", help="Keep near duplicates on one side too.", rich_help_panel=_READ
+        ),
     ] = True,
     max_pixels: MaxPixels = 100_000_000,
-    strict: Annotated[bool, typer.Option("--strict", help="An unusable file is an error.", rich_help_panel=_READ)] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="An unusable file is an error.", rich_help_panel=_READ)
+    ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Train on normal images and write one model file.
+    r"""Train on normal images and write one model file.
 
     Unusable files are rejected with their reason, near duplicates never straddle the split, and the threshold keeps the
     share of false alarms that you allow.
@@ -130,13 +141,18 @@ def fit(
 
     oddment fit normal/ -o tiles.oddment
 
-    oddment fit 'shots/**/*.png' -o parts.oddment --groups 'part(\\d+)' --target-fpr 0.05 --budget 5m
+    oddment fit 'shots/**/*.png' -o parts.oddment --groups 'part(\d+)' --target-fpr 0.05 --budget 5m
     """
     with reporting(debug=debug):
-        from oddment.calibration import ThresholdRule  # noqa: PLC0415 - NumPy, which --help need not wait for
+        from oddment.calibration import ThresholdRule
 
         rule = ThresholdRule.choose(
-            target_fpr=target_fpr, quantile=quantile, max_normal=max_normal, margin=margin, threshold=threshold, over=over
+            target_fpr=target_fpr,
+            quantile=quantile,
+            max_normal=max_normal,
+            margin=margin,
+            threshold=threshold,
+            over=over,
         )
         settings = _settings(
             model=model,
@@ -156,7 +172,13 @@ def fit(
             find_duplicates=duplicates,
         )
         fitted = run_fit(
-            normal, output, settings, groups=groups, resume=resume, overwrite=overwrite, progress=Bars(quiet=quiet or as_json)
+            normal,
+            output,
+            settings,
+            groups=groups,
+            resume=resume,
+            overwrite=overwrite,
+            progress=Bars(quiet=quiet or as_json),
         )
         if as_json:
             print_json(_as_json(fitted, output))
@@ -166,7 +188,7 @@ def fit(
 
 def _settings(**given: Any) -> Settings:  # noqa: ANN401 - the fields of Settings
     try:
-        from oddment.fitting import Settings  # noqa: PLC0415 - torch
+        from oddment.fitting import Settings
     except ImportError as error:
         msg = f"fitting needs the training half (missing: {error.name}): pip install 'oddment[train]'."
         raise MissingExtraError(msg) from error
@@ -188,15 +210,18 @@ def run_fit(
     Raises:
         DataError: if an interrupted fit lies beside `output` and neither resume nor overwrite was asked for.
     """
-    from oddment.artifact import write_model  # noqa: PLC0415
-    from oddment.fitting import fit_images  # noqa: PLC0415
-    from oddment.images.files import count_images, iter_images  # noqa: PLC0415
-    from oddment.images.groups import group_numbers, read_groups  # noqa: PLC0415
-    from oddment.training.checkpoint import Checkpoint  # noqa: PLC0415
+    from oddment.artifact import write_model
+    from oddment.fitting import fit_images
+    from oddment.images.files import count_images, iter_images
+    from oddment.images.groups import group_numbers, read_groups
+    from oddment.training.checkpoint import Checkpoint
 
     path = output.with_name(f"{output.name}.checkpoint")
     if output.is_dir():
         msg = f"-o {output} is a folder. Name the model file itself, such as {output / 'model.oddment'}."
+        raise ParameterError(msg)
+    if resume and overwrite:
+        msg = "--resume goes on with an interrupted fit and --overwrite throws it away: give one of them."
         raise ParameterError(msg)
     if path.exists() and not (resume or overwrite):
         msg = f"{path} holds an interrupted fit. Add --resume to finish it, or --overwrite to begin anew."
@@ -225,7 +250,11 @@ def run_fit(
         )
     except KeyboardInterrupt:
         progress.finish()
-        kept = f"the last finished epoch is kept; repeat the command with --resume" if path.exists() else "nothing to keep yet"
+        kept = (
+            "the last finished epoch is kept; repeat the command with --resume"
+            if path.exists()
+            else "nothing to keep yet"
+        )
         consoles()[1].print(f"Interrupted: {kept}.", soft_wrap=True)
         raise typer.Exit(INTERRUPTED) from None
     write_model(output, fitted.model)
@@ -275,7 +304,9 @@ def _summary(fitted: Fitted, output: Path) -> None:
     out.print(f"Threshold {calibration.threshold:.6g}: {calibration.rule.describe()}.", soft_wrap=True)
     if fitted.duplicates:
         extra = sum(len(names) - 1 for names in fitted.duplicates)
-        out.print(f"{extra:,} exact duplicates, such as {' = '.join(fitted.duplicates[0][:3])}.", soft_wrap=True, markup=False)
+        out.print(
+            f"{extra:,} exact duplicates, such as {' = '.join(fitted.duplicates[0][:3])}.", soft_wrap=True, markup=False
+        )
     print_rejections(out, fitted.rejections, total=len(fitted.rejections))
     for caveat in fitted.caveats:
         out.print(f"[yellow]Note:[/yellow] {caveat}", soft_wrap=True)

@@ -23,8 +23,8 @@ def inspect(
     The file is verified as it is read; nothing in it can run code.
     """
     with reporting(debug=debug):
-        from oddment.artifact import FORMAT_VERSION, read_model  # noqa: PLC0415 - NumPy
-        from oddment.card import model_card  # noqa: PLC0415
+        from oddment.artifact import FORMAT_VERSION, read_model
+        from oddment.card import model_card
 
         contents = read_model(model)
         if as_json:

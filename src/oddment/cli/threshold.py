@@ -12,7 +12,7 @@ from oddment.cli._shared import Debug, Json, consoles, print_json, reporting
 from oddment.cli.fit import FixedThreshold, Margin, MaxNormal, Over, Quantile, TargetFpr
 
 if TYPE_CHECKING:
-    from oddment.calibration import Calibration, ThresholdRule
+    from oddment.calibration import Calibration
 
 __all__ = ["threshold"]
 
@@ -43,8 +43,8 @@ def threshold(
     oddment threshold tiles.oddment --target-fpr 0.001
     """
     with reporting(debug=debug):
-        from oddment.artifact import read_model, write_model  # noqa: PLC0415 - NumPy, which --help need not wait for
-        from oddment.calibration import ThresholdRule  # noqa: PLC0415
+        from oddment.artifact import read_model, write_model
+        from oddment.calibration import ThresholdRule
 
         contents = read_model(model)
         asked = max_normal or any(value is not None for value in (target_fpr, quantile, margin, threshold, over))
@@ -52,7 +52,12 @@ def threshold(
             _choices(contents.calibration, as_json=as_json)
             return
         rule = ThresholdRule.choose(
-            target_fpr=target_fpr, quantile=quantile, max_normal=max_normal, margin=margin, threshold=threshold, over=over
+            target_fpr=target_fpr,
+            quantile=quantile,
+            max_normal=max_normal,
+            margin=margin,
+            threshold=threshold,
+            over=over,
         )
         calibration = contents.calibration.with_rule(rule)
         target = None if dry_run else (output or model)
@@ -93,7 +98,7 @@ def _show(old: Calibration, new: Calibration, target: Path | None, *, as_json: b
 
 
 def _choices(calibration: Calibration, *, as_json: bool) -> None:
-    from oddment.calibration import ThresholdRule, images_needed  # noqa: PLC0415
+    from oddment.calibration import ThresholdRule, images_needed
 
     rates = (0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
     possible = [rate for rate in rates if images_needed(rate) <= calibration.scores.size]
@@ -101,7 +106,7 @@ def _choices(calibration: Calibration, *, as_json: bool) -> None:
     if as_json:
         print_json({"now": _describe(calibration), "choices": [_describe(row) for row in rows]})
         return
-    from rich.table import Table  # noqa: PLC0415
+    from rich.table import Table
 
     out, _ = consoles()
     out.print(f"Now: threshold {calibration.threshold:.6g} ({calibration.rule.describe()}).", soft_wrap=True)

@@ -1,6 +1,7 @@
 """The IDX format of MNIST: whole arrays, with or without gzip.
 
-Source: the format as published with MNIST, LeCun, Cortes and Burges. `oddment.images` streams the same files image by image.
+Source: the format as published with MNIST, LeCun, Cortes and Burges. `oddment.images` streams the same files image by
+    image.
 """
 
 from __future__ import annotations

@@ -154,7 +154,7 @@ def probe(payload: Payload, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Probe:
     if isinstance(payload, np.ndarray):
         array = _checked_array(payload, max_pixels)
         size = (array.shape[1], array.shape[0])
-        return Probe(size, str(array.dtype), "array", _narrow_dtype(array) != np.uint8, array.ndim == 3)  # noqa: PLR2004
+        return Probe(size, str(array.dtype), "array", _narrow_dtype(array) != np.uint8, array.ndim == 3)
     with _opened(payload, max_pixels) as image:
         is_deep = image.mode.startswith(("I", "F"))
         is_colour = not is_deep and image.mode not in _GRAY_MODES
@@ -411,7 +411,7 @@ def _decode_array(array: NDArray[Any], max_pixels: int) -> Decoded:
     array = _checked_array(array, max_pixels)
     size = (array.shape[1], array.shape[0])
     pixels = _narrowed(array)
-    if pixels.ndim == 3 and pixels.shape[2] == 4:  # noqa: PLR2004
+    if pixels.ndim == 3 and pixels.shape[2] == 4:
         pixels = _array_on_white(pixels)
     return Decoded(np.ascontiguousarray(pixels), size)
 
@@ -419,9 +419,9 @@ def _decode_array(array: NDArray[Any], max_pixels: int) -> Decoded:
 def _checked_array(array: NDArray[Any], max_pixels: int) -> NDArray[Any]:
     """The array as (h, w), (h, w, 3) or (h, w, 4) of plain numbers, not yet converted."""
     array = np.asarray(array)  # drops the memory-map subclass, whose every slice is slow
-    if array.ndim == 3 and array.shape[2] == 1:  # noqa: PLR2004
+    if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
-    if array.ndim != 2 and not (array.ndim == 3 and array.shape[2] in {3, 4}):  # noqa: PLR2004
+    if array.ndim != 2 and not (array.ndim == 3 and array.shape[2] in {3, 4}):
         msg = f"shape {array.shape} is not one image: (h, w), (h, w, 1), (h, w, 3) or (h, w, 4)"
         raise ImageError(msg)
     if array.dtype.kind not in "buif":
@@ -438,7 +438,7 @@ def _narrow_dtype(array: NDArray[Any]) -> type[np.uint8 | np.uint16 | np.float32
         return np.float32
     if kind == "b" or (kind == "u" and bytes_each == 1):
         return np.uint8
-    if kind == "u" and bytes_each == 2:  # noqa: PLR2004
+    if kind == "u" and bytes_each == 2:
         return np.uint16
     high = int(array.max())
     if array.min() < 0 or high > np.iinfo(np.uint16).max:

@@ -66,8 +66,8 @@ class Preparation:
         height: rows of the prepared picture.
         width: columns of the prepared picture.
         channels: 1 (gray) or 3 (RGB).
-        fit: "letterbox" keeps the aspect ratio and pads, "stretch" does not keep it, "tile" cuts the image into pictures
-            of its own resolution, the last ones moved inwards to overlap rather than padded.
+        fit: "letterbox" keeps the aspect ratio and pads, "stretch" does not keep it, "tile" cuts the image into
+            pictures of its own resolution, the last ones moved inwards to overlap rather than padded.
         ranges: for each pixel type, the values that become 0 and 1. Nothing is clipped.
     """
 
@@ -232,7 +232,7 @@ def _pad(pixels: NDArray[Any], valid: tuple[int, int, int, int], size: tuple[int
 
 
 def _starts(length: int, tile: int) -> list[int]:
-    """First pixel of each tile along one side: as few tiles as cover it, evenly spread, the last flush with the edge."""
+    """First pixel of each tile along one side: as few as cover it, evenly spread, the last flush with the edge."""
     count = max(1, math.ceil(length / tile))
     span = max(0, length - tile)
     return [round(index * span / (count - 1)) if count > 1 else 0 for index in range(count)]

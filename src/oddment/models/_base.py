@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["Autoencoder", "Batch", "Leftover", "keras_start", "masked_mean", "valid_mask"]
+__all__ = ["Autoencoder", "Batch", "Leftover", "Passes", "keras_start", "masked_mean", "valid_mask"]
 
 
 class Batch(NamedTuple):
@@ -19,10 +19,16 @@ class Batch(NamedTuple):
     Args:
         images: float32 (N, C, H, W), nominally in [0, 1].
         mask: float32 (N, 1, H, W), 1 on real pixels and 0 on padding.
+        inputs: what `Autoencoder.inputs` made of the batch, kept from an earlier pass; empty where nothing was kept.
     """
 
     images: Tensor
     mask: Tensor
+    inputs: tuple[Tensor, ...] = ()
+
+
+# A fresh pass over pictures each time it is called.
+Passes: TypeAlias = "Callable[[], Iterator[Batch]]"
 
 
 class Leftover(NamedTuple):
@@ -44,9 +50,11 @@ class Autoencoder(nn.Module):
 
     Attributes:
         pooled_share: the image score is the mean of this share of the largest map values; 1.0 is the plain mean.
+        notes: what fitting left out, in sentences for the model card.
     """
 
     pooled_share: float = 1.0
+    notes: tuple[str, ...] = ()
 
     def encode(self, images: Tensor) -> Tensor:
         """Return the latent (N, latent_dim) of images (N, C, H, W)."""
@@ -59,6 +67,20 @@ class Autoencoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return the reconstruction (N, C, H, W) of images (N, C, H, W)."""
         return self.decode(self.encode(images))
+
+    def inputs(self, batch: Batch) -> tuple[Tensor, ...]:  # noqa: ARG002 - for models with a fixed front end
+        """Return what neither chance nor learning changes, each (N, ...): computed once a picture, kept as float16.
+
+        It comes back as `batch.inputs`, empty where it was too large to keep; the usual model has nothing of the kind.
+        """
+        return ()
+
+    def begin(self, training: Passes) -> None:
+        """Measure what the first step needs to know; the usual model needs nothing.
+
+        Args:
+            training: passes over training pictures, a sample where they are many.
+        """
 
     def loss(self, batch: Batch, generator: torch.Generator) -> Tensor:  # noqa: ARG002 - for models that corrupt
         """Return the training loss, a scalar: the mean squared error over real pixels.
@@ -73,11 +95,12 @@ class Autoencoder(nn.Module):
         """Return the loss that early stopping watches, a scalar without chance in it."""
         return masked_mean((self(batch.images) - batch.images).square().mean(1, keepdim=True), batch.mask)
 
-    def settle(self, batches: Callable[[], Iterator[Batch]]) -> None:
+    def settle(self, training: Passes, validation: Passes) -> None:
         """Fit what is computed rather than descended to, after the last step; the usual model has nothing of the kind.
 
         Args:
-            batches: returns a fresh pass over normal images each time it is called.
+            training: passes over normal pictures that the weights have descended on.
+            validation: passes over normal pictures that they have not.
         """
 
     def leftover(self, batch: Batch) -> Leftover:
@@ -93,7 +116,7 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def valid_mask(valid: Tensor, height: int, width: int) -> Tensor:
-    """Return float32 (N, 1, height, width), 1 inside each (top, left, bottom, right) of valid (N, 4) and 0 on padding."""
+    """Return float32 (N, 1, height, width), 1 inside each (top, left, bottom, right) of valid, else 0."""
     top, left, bottom, right = (valid[:, i].view(-1, 1, 1, 1) for i in range(4))
     rows = torch.arange(height, device=valid.device).view(1, 1, -1, 1)
     columns = torch.arange(width, device=valid.device).view(1, 1, 1, -1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from oddment.models._base import Autoencoder
 
-__all__ = ["ModelSpec", "Shape", "build", "get_spec", "model_names", "register"]
+__all__ = ["ModelSpec", "Shape", "build", "get_spec", "model_names", "register", "spec_for"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,9 @@ class ModelSpec:
         name: what `--model` calls it.
         summary: one line for lists and help.
         build: makes the module for a shape, with the options of `options` overridden by the user's.
+        trains: whether it descends by gradients; otherwise `Autoencoder.settle` fits it in one pass, without epochs.
         stride: height and width must be multiples of this.
+        side: pixels on the longer side that larger photographs are brought to, where no size is asked for.
         options: names and defaults of what the user may set, such as latent_dim.
         learning_rate: peak of Adam's schedule.
         batch_size: images a step.
@@ -53,7 +55,9 @@ class ModelSpec:
     name: str
     summary: str
     build: Callable[..., Autoencoder]
+    trains: bool = True
     stride: int = 1
+    side: int = 256
     options: dict[str, Any] = field(default_factory=dict)
     learning_rate: float = 1e-3
     batch_size: int = 64
@@ -80,7 +84,7 @@ def register(spec: ModelSpec) -> ModelSpec:
 
 @cache
 def _discover() -> None:
-    import oddment.models as package  # noqa: PLC0415 - the package imports this module
+    import oddment.models as package
 
     for info in pkgutil.iter_modules(package.__path__):
         if not info.name.startswith("_"):
@@ -131,4 +135,29 @@ def build(name: str, shape: Shape, options: dict[str, Any] | None = None) -> Aut
             f"got {shape.height}×{shape.width}. Round them up."
         )
         raise ParameterError(msg)
+    _check_kinds(spec, options or {})
     return spec.build(shape, **{**spec.options, **(options or {})})
+
+
+def spec_for(name: str, options: dict[str, Any]) -> ModelSpec:
+    """Return what to know of a model with these options: a baseline on an autoencoder's latent trains as that one does.
+
+    Raises:
+        ParameterError: if there is no such model.
+    """
+    spec = get_spec(name)
+    inner = options.get("on", spec.options.get("on"))
+    if "on" not in spec.options or inner == spec.options["on"]:
+        return spec
+    kept = {item: getattr(spec, item) for item in ("name", "summary", "build", "options")}
+    return replace(get_spec(str(inner)), **kept)
+
+
+def _check_kinds(spec: ModelSpec, options: dict[str, Any]) -> None:
+    """Refuse text for a number and numbers for text; what a number must be, the model knows."""
+    for name, value in options.items():
+        default = spec.options[name]
+        if isinstance(default, str) != isinstance(value, str):
+            kind = "text" if isinstance(default, str) else "a number"
+            msg = f"option {name} of model {spec.name!r} is {kind}, such as {default!r}; got {value!r}."
+            raise ParameterError(msg)

@@ -1,6 +1,7 @@
 """Dense autoencoders: every pixel is an input of its own, nothing knows what is beside what.
 
-Source: the `autoencoder` (784-64-784) of reference system 1, otenim's AnomalyDetectionUsingAutoencoder (2019). Same layers,
+Source: the `autoencoder` (784-64-784) of reference system 1, otenim's AnomalyDetectionUsingAutoencoder (2019). Same
+    layers,
 same start, any image size.
 """
 
@@ -53,7 +54,7 @@ register(
     ModelSpec(
         name="dense",
         summary="one hidden layer of 64 (reference system 1); tiny images, or rows of numbers",
-        build=lambda shape, hidden: DenseAutoencoder(shape, hidden),
+        build=DenseAutoencoder,
         options={"hidden": (64,)},
         learning_rate=1e-3,
         batch_size=64,

@@ -70,13 +70,14 @@ class Gallery:
 
     Args:
         budget: bytes of encoded pictures kept at most.
+        most: images kept at most; encoding their pictures costs more time than scoring small images does.
         typical: how many images the sample holds; they show what normal looks like.
         seed: of the sample.
         journal: a file to which everything taken in is appended. When it exists, its pictures are taken back, so that
             a resumed search scores nothing twice. It never grows beyond about four budgets.
 
     Raises:
-        ParameterError: if `budget` or `typical` is negative.
+        ParameterError: if `budget`, `most` or `typical` is negative.
 
     >>> gallery = Gallery(budget=1_000)
     >>> gallery.wants(0.5)
@@ -84,15 +85,21 @@ class Gallery:
     """
 
     def __init__(
-        self, *, budget: int = 9_000_000, typical: int = 24, seed: int = 0, journal: Path | None = None
+        self,
+        *,
+        budget: int = 9_000_000,
+        most: int = 1000,
+        typical: int = 24,
+        seed: int = 0,
+        journal: Path | None = None,
     ) -> None:
-        if budget < 0 or typical < 0:
-            raise ParameterError(f"budget and typical must be 0 or more; got {budget} and {typical}.")
+        if min(budget, most, typical) < 0:
+            raise ParameterError(f"budget, most and typical must be 0 or more; got {budget}, {most} and {typical}.")
         self._budget = budget
         self._seed = seed
         self._journal = journal
         self._journal_size = 0
-        self._ranking = _Shelf(budget - budget // _SAMPLE_SHARE)
+        self._ranking = _Shelf(budget - budget // _SAMPLE_SHARE, most)
         self._sample = _Shelf(budget // _SAMPLE_SHARE, typical)
         if journal is not None and journal.exists():
             self._restore(journal)

@@ -176,7 +176,7 @@ def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 def _encode(image: Image.Image, quality: int) -> bytes:
     if max(image.size) <= _TINY_SIDE:
-        return _webp(image, lossless=True)
+        return _webp(image, lossless=True, quality=20, method=0)
     lossy = _webp(image, quality=quality, method=_METHOD)
     # Drawings, screenshots and binary masks: lossless is sharp there, and often smaller.
     if image.getcolors(maxcolors=64) is None:

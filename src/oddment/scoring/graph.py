@@ -8,18 +8,20 @@ from __future__ import annotations
 import io
 import math
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 
 from oddment.models import Batch, valid_mask
+from oddment.training.losses import binary_cross_entropy
 
 if TYPE_CHECKING:
     from oddment.models import Autoencoder, Shape
 
-__all__ = ["OPSET", "OUTPUTS", "ScoringGraph", "export"]
+__all__ = ["OPSET", "OUTPUTS", "ScoreName", "ScoringGraph", "export"]
 
+ScoreName = Literal["model", "bce"]
 OUTPUTS = ("anomaly_score", "anomaly_map", "reconstruction", "latent")
 OPSET = 17
 
@@ -30,10 +32,12 @@ class ScoringGraph(nn.Module):
     Args:
         autoencoder: the trained model.
         shape: channels, height and width of the prepared images.
+        score: "model" for the model's own anomaly map, usually the squared error; "bce" for the binary cross-entropy.
     """
 
-    def __init__(self, autoencoder: Autoencoder, shape: Shape) -> None:
+    def __init__(self, autoencoder: Autoencoder, shape: Shape, score: ScoreName = "model") -> None:
         super().__init__()
+        self.score = score
         self.autoencoder = autoencoder
         self.shape = shape
         self.share = autoencoder.pooled_share
@@ -50,7 +54,10 @@ class ScoringGraph(nn.Module):
         """
         mask = valid_mask(valid, self.shape.height, self.shape.width)
         left = self.autoencoder.leftover(Batch(images, mask))
-        anomaly_map = left.anomaly_map * mask[:, 0]
+        levels = left.anomaly_map
+        if self.score == "bce":
+            levels = binary_cross_entropy(left.reconstruction, images).mean(1)
+        anomaly_map = levels * mask[:, 0]
         return self.pool(anomaly_map, mask[:, 0]), anomaly_map, left.reconstruction, left.latent.flatten(1)
 
     def pool(self, anomaly_map: Tensor, mask: Tensor) -> Tensor:
@@ -82,7 +89,7 @@ def export(graph: ScoringGraph) -> bytes:
         torch.onnx.export(
             graph,
             (images, valid),
-            buffer,
+            buffer,  # type: ignore[arg-type]  # it writes to file objects, though its annotation does not say so
             dynamo=False,
             opset_version=OPSET,
             input_names=["images", "valid"],

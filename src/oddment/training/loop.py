@@ -5,12 +5,24 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 import torch
 
-from oddment.errors import TrainingError
+from oddment.errors import ParameterError, TrainingError
+from oddment.training.feed import Feed
+from oddment.training.losses import LossName, training_loss, validation_loss
+from oddment.training.optimizers import (
+    OptimizerName,
+    ScheduleName,
+    check_names,
+    flatten_state,
+    make_optimizer,
+    rate_at,
+    restore_state,
+    set_rate,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,7 +31,12 @@ if TYPE_CHECKING:
     from oddment.progress import Progress
     from oddment.training.store import PixelStore
 
-__all__ = ["Epoch", "Keeper", "Plan", "TrainingState", "pick_device", "plan_epochs", "train"]
+__all__ = ["Epoch", "KeepName", "Keeper", "Plan", "TrainingState", "pick_device", "plan_epochs", "train"]
+
+KeepName = Literal["best", "last"]
+
+# Pictures, about, that a model sees before its first step.
+_MOST_TO_BEGIN = 2048
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +50,15 @@ class Plan:
         patience: epochs without a better validation loss before training stops.
         budget: seconds that training may take; None for no limit.
         seed: fixes order and corruption.
+        optimizer: "adam", "sgd" or "adagrad", as Keras has them.
+        schedule: "cosine" with a warm-up, "constant", or "inverse-time": learning_rate / (1 + decay · step).
+        decay: of the inverse-time schedule, per step.
+        loss: "model" for the model's own, or "mse" or "bce" of its reconstruction.
+        keep: the weights that stay: of the "best" epoch by validation loss, or of the "last".
+        partial_batches: train on the rest of an epoch that fills no batch as well, as Keras does.
+
+    Raises:
+        ParameterError: if a name is not one of those, or decay is negative.
     """
 
     epochs: int
@@ -41,6 +67,24 @@ class Plan:
     patience: int
     budget: float | None = None
     seed: int = 0
+    optimizer: OptimizerName = "adam"
+    schedule: ScheduleName = "cosine"
+    decay: float = 0.0
+    loss: LossName = "model"
+    keep: KeepName = "best"
+    partial_batches: bool = False
+
+    def __post_init__(self) -> None:
+        """Check what is chosen by name."""
+        check_names(
+            optimizer=(self.optimizer, OptimizerName),
+            schedule=(self.schedule, ScheduleName),
+            loss=(self.loss, LossName),
+            keep=(self.keep, KeepName),
+        )
+        if not 0 <= self.decay < math.inf:
+            msg = f"decay must be a number of at least 0; got {self.decay}."
+            raise ParameterError(msg)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +106,7 @@ class TrainingState:
         history: epochs done.
         weights: the model's state after the last epoch.
         best: the model's state at the lowest validation loss.
-        optimizer: Adam's state, flat: "step", "exp_avg.<i>", "exp_avg_sq.<i>".
+        optimizer: the optimiser's state, flat: "<name>.<index of the parameter>".
         seconds: time spent so far.
     """
 
@@ -75,6 +119,9 @@ class TrainingState:
 
 class Keeper(Protocol):
     """Keeps a state safe after each epoch; see `training.checkpoint`."""
+
+    def load(self) -> TrainingState | None:
+        """Return what an earlier run kept; None if there was none."""
 
     def save(self, state: TrainingState) -> None:
         """Write the state so that a kill at any moment leaves the last or the one before."""
@@ -100,12 +147,12 @@ class _Run:
     def __init__(
         self, model: Autoencoder, store: PixelStore, training: NDArray[np.int64], plan: Plan, device: torch.device
     ) -> None:
-        self.model = model.to(device=device, memory_format=torch.channels_last)
-        self.store, self.training, self.plan, self.device = store, training, plan, device
-        self.valid = store.valid
-        # Keras's epsilon; torch's own 1e-8 differs from the systems that are reproduced.
-        self.optimizer = torch.optim.Adam(model.parameters(), plan.learning_rate, eps=1e-7)
-        self.steps = max(1, len(training) // plan.batch_size)
+        self.model: Autoencoder = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.training, self.plan, self.device = training, plan, device
+        self.feed = Feed(self.model, store, device)
+        self.optimizer = make_optimizer(plan.optimizer, model.parameters(), plan.learning_rate)
+        whole, rest = divmod(len(training), plan.batch_size)
+        self.steps = max(1, whole + bool(rest and plan.partial_batches))
         self.state = TrainingState()
         self.started = time.perf_counter()
 
@@ -119,8 +166,13 @@ class _Run:
         done = (epoch * self.steps + step) / (self.plan.epochs * self.steps)
         return min(1.0, max(done, self.seconds / self.plan.budget if self.plan.budget else 0.0))
 
+    @torch.no_grad()
+    def begin(self) -> None:
+        sample = self.training[:: max(1, len(self.training) // _MOST_TO_BEGIN)]
+        self.model.begin(lambda: self.feed.passes(sample, self.plan.batch_size))
+
     def train_step(self, indices: NDArray[np.int64], generator: torch.Generator) -> torch.Tensor:
-        loss = self.model.loss(self.store.gather(indices, self.valid, self.device), generator)
+        loss = training_loss(self.model, self.feed.gather(indices), generator, self.plan.loss)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
@@ -132,38 +184,37 @@ class _Run:
         # Seeded by the epoch, so that a resumed run continues with the order it would have had.
         generator = torch.Generator(device="cpu").manual_seed(self.plan.seed * 100_003 + epoch)
         order = self.training[torch.randperm(len(self.training), generator=generator).numpy()]
-        total, started, shown = torch.zeros((), device=self.device), time.perf_counter(), 0.0
+        total, started, shown, seen = torch.zeros((), device=self.device), time.perf_counter(), 0.0, 0
         size = min(self.plan.batch_size, len(order))
         for step in range(self.steps):
             fraction = self.fraction(epoch, step)
-            self._set_rate(fraction)
-            total += self.train_step(order[step * size : (step + 1) * size], generator)
-            now = time.perf_counter()
+            self._set_rate(fraction, epoch * self.steps + step)
+            chosen = order[step * size : (step + 1) * size]
+            # A partial batch weighs what it holds; a whole one weighs 1.
+            total += self.train_step(chosen, generator) * (len(chosen) / size)
+            now, seen = time.perf_counter(), seen + len(chosen)
             if now - shown > 0.2:  # seconds; reading the loss is a wait for the device
                 shown = now
-                rate = (step + 1) * size / (now - started)
-                progress.update(fraction, self._note(epoch, float(total) / (step + 1), rate))
+                progress.update(fraction, self._note(epoch, float(total) * size / seen, seen / (now - started)))
             if self.plan.budget and self.seconds > self.plan.budget:
-                return float(total) / (step + 1), (step + 1) * size / (now - started)
-        return float(total) / self.steps, self.steps * size / (time.perf_counter() - started)
+                break
+        return float(total) / (seen / size), seen / (time.perf_counter() - started)
 
     def _note(self, epoch: int, loss: float, rate: float) -> str:
         watched = f" · validation {self.state.history[-1].validation_loss:.3g}" if self.state.history else ""
         return f"epoch {epoch + 1}/{self.plan.epochs} · loss {loss:.3g}{watched} · {rate:,.0f} images/s"
 
-    def _set_rate(self, fraction: float) -> None:
-        """Rise over the first twentieth, then a cosine down to a hundredth."""
-        warm = min(1.0, (fraction + 1e-3) / 0.05)
-        cosine = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * fraction))
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.plan.learning_rate * warm * cosine
+    def _set_rate(self, fraction: float, step: int) -> None:
+        plan = self.plan
+        rate = rate_at(plan.schedule, plan.learning_rate, fraction=fraction, step=step, decay=plan.decay)
+        set_rate(self.optimizer, rate, step)
 
     @torch.no_grad()
     def validate(self, indices: NDArray[np.int64]) -> float:
         self.model.eval()
         losses = [
-            (float(self.model.validation_loss(batch)), len(batch.images))
-            for batch in self.store.passes(indices, self.plan.batch_size, self.device)
+            (float(validation_loss(self.model, batch, self.plan.loss)), len(batch.images))
+            for batch in self.feed.passes(indices, self.plan.batch_size)
         ]
         return float(np.average([loss for loss, _ in losses], weights=[count for _, count in losses]))
 
@@ -180,7 +231,7 @@ def train(
     keeper: Keeper | None = None,
     state: TrainingState | None = None,
 ) -> TrainingState:
-    """Train `model` in place, stop early, and leave it with the weights of the lowest validation loss.
+    """Train `model` in place, stop early, and leave it with the weights of the lowest validation loss, or the last.
 
     Args:
         model: a new model, or any where `state` is given.
@@ -202,6 +253,8 @@ def train(
     run = _Run(model, store, training, plan, device)
     if state and state.history:
         _restore(run, state)
+    else:
+        run.begin()
     best = min((epoch.validation_loss for epoch in run.state.history), default=math.inf)
     for number in range(len(run.state.history), plan.epochs):
         if stopped_early(run.state.history, plan.patience) or (plan.budget and run.seconds >= plan.budget):
@@ -218,11 +271,11 @@ def train(
             history=(*run.state.history, epoch),
             weights=weights,
             best=weights if improved else run.state.best,
-            optimizer=_flatten(run.optimizer),
+            optimizer=flatten_state(run.optimizer),
         )
         if keeper:
             keeper.save(replace(run.state, seconds=run.seconds))
-    model.load_state_dict(run.state.best)
+    model.load_state_dict(run.state.best if plan.keep == "best" else run.state.weights)
     model.eval()
     return replace(run.state, seconds=run.seconds)
 
@@ -237,29 +290,14 @@ def _check_finite(loss: float, watched: float, number: int, plan: Plan) -> None:
     if math.isfinite(loss) and math.isfinite(watched):
         return
     msg = (
-        f"training diverged in epoch {number + 1}: the loss is {loss}, the validation loss {watched}. Lower the learning "
-        f"rate (it is {plan.learning_rate:g}; try {plan.learning_rate / 10:g}), or check the images for extreme values."
+        f"training diverged in epoch {number + 1}: the loss is {loss}, the validation loss {watched}. Lower the "
+        f"learning rate (it is {plan.learning_rate:g}; try {plan.learning_rate / 10:g}), or check the images for "
+        "extreme values."
     )
     raise TrainingError(msg)
 
 
 def _restore(run: _Run, state: TrainingState) -> None:
     run.model.load_state_dict(state.weights)
-    for index, parameter in enumerate(p for group in run.optimizer.param_groups for p in group["params"]):
-        run.optimizer.state[parameter] = {
-            "step": state.optimizer["step"].clone(),
-            "exp_avg": state.optimizer[f"exp_avg.{index}"].to(parameter.device).clone(),
-            "exp_avg_sq": state.optimizer[f"exp_avg_sq.{index}"].to(parameter.device).clone(),
-        }
+    restore_state(run.optimizer, state.optimizer)
     run.state = state
-
-
-def _flatten(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    flat: dict[str, torch.Tensor] = {}
-    for index, parameter in enumerate(p for group in optimizer.param_groups for p in group["params"]):
-        state: dict[str, Any] = optimizer.state[parameter]
-        if state:
-            flat["step"] = torch.as_tensor(state["step"]).detach().cpu().clone()
-            flat[f"exp_avg.{index}"] = state["exp_avg"].detach().cpu().clone()
-            flat[f"exp_avg_sq.{index}"] = state["exp_avg_sq"].detach().cpu().clone()
-    return flat

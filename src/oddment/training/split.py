@@ -14,7 +14,7 @@ from oddment.errors import TooFewImagesError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["LEAST_IMAGES", "Split", "split_images"]
+__all__ = ["LEAST_IMAGES", "Split", "all_training", "split_images"]
 
 LEAST_IMAGES = 5
 _CALIBRATION_SHARE = 0.2
@@ -34,12 +34,30 @@ class Split:
         validation: int64, images that early stopping watches.
         calibration: int64, images that set the threshold.
         n_groups: independent groups among the calibration images; their number when each stands alone.
+        normal: int64, images whose scores are the training scores; those of training and validation when None.
     """
 
     training: NDArray[np.int64]
     validation: NDArray[np.int64]
     calibration: NDArray[np.int64]
     n_groups: int
+    normal: NDArray[np.int64] | None = None
+
+    @property
+    def scored_as_training(self) -> NDArray[np.int64]:
+        """The images whose scores are the training scores, each once."""
+        return np.union1d(self.training, self.validation) if self.normal is None else self.normal
+
+
+def all_training(count: int) -> Split:
+    """Return a split that holds nothing out: every image trains, a sample of them is watched, none calibrates.
+
+    Raises:
+        TooFewImagesError: if there are too few images to train on.
+    """
+    _check_enough(count, 0, ThresholdRule("fixed", 0.0))
+    everything = np.arange(count, dtype=np.int64)
+    return Split(everything, everything[:: -(-count // _MOST_VALIDATION)], everything[:0], 0)
 
 
 def split_images(groups: NDArray[np.int64], rule: ThresholdRule, *, seed: int) -> Split:

@@ -1,4 +1,4 @@
-"""Prepared training images in memory, as small as their files' pixels, or memory-mapped when they are larger than that."""
+"""Prepared training images in memory, as small as their files' pixels, or memory-mapped when that is too much."""
 
 from __future__ import annotations
 

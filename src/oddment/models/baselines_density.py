@@ -1,0 +1,240 @@
+"""Densities and subspaces: how likely an image is under a Gaussian, how far it lies from a plane through normal images.
+
+Sources:
+    gaussian: an industrial-AI lecture notebook (reference system 3), univariate and multivariate Gaussian densities;
+        the low rank of large covariances is Tipping and Bishop, "Probabilistic principal component analysis" (1999), eq. 7.
+    pca: Jackson and Mudholkar, "Control procedures for residuals associated with principal component analysis" (1979).
+    elliptic-envelope: Rousseeuw and Van Driessen, "A fast algorithm for the minimum covariance determinant estimator"
+        (1999), as scikit-learn's EllipticEnvelope has it.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 - torch's own name for it
+
+from oddment.errors import ParameterError
+from oddment.models._baseline import PIXELS, SIDE, Baseline, check_options
+from oddment.models._registry import ModelSpec, Shape, register
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["EllipticEnvelopeBaseline", "GaussianBaseline", "PcaBaseline"]
+
+# Directions with a variance of their own; all others share one. Covers small images completely.
+_MOST_DIRECTIONS = 1024
+
+
+class GaussianBaseline(Baseline):
+    """A Gaussian for each feature, or one over all of them.
+
+    The map is the squared distance from the mean in standard deviations, pixel by pixel, and 1 is what a normal image has
+    on average; its mean is the squared Mahalanobis distance divided by the number of features. With `score="density"` it
+    is minus the log density, in nats a feature: a threshold t on it is the density threshold exp(-t · features). That may
+    be negative, where a heat map shows nothing.
+
+    With one covariance over all, the distance is split among pixels by the symmetric root of the precision, which is the
+    whitening that stays closest to the image itself (Kessy, Lewin and Strimmer, "Optimal whitening and decorrelation", 2018).
+
+    Args:
+        shape: channels, height and width of the images.
+        on: "pixels" or an autoencoder.
+        covariance: "diagonal" (univariate) or "full" (multivariate).
+        score: "mahalanobis" or "density".
+        regularisation: added to every variance, in the features' unit squared: pixels that never change have none.
+        references: most images that a full covariance is estimated from.
+    """
+
+    directions: Tensor
+    shrink: Tensor
+    scale: Tensor
+    constant: Tensor
+    middle: Tensor
+
+    def __init__(
+        self, shape: Shape, *, on: str, covariance: str, score: str, regularisation: float, references: int
+    ) -> None:
+        super().__init__(shape, on=on, references=references)
+        check_options(regularisation=(regularisation, 1e-9))
+        _check_choice("covariance", covariance, ("diagonal", "full"))
+        _check_choice("score", score, ("mahalanobis", "density"))
+        self.full, self.density, self.regularisation = covariance == "full", score == "density", regularisation
+        self.register_buffer("middle", torch.zeros(1, self.width))
+        self.register_buffer("directions", torch.zeros(1, self.width))
+        self.register_buffer("shrink", torch.zeros(1, 1))
+        self.register_buffer("scale", torch.ones(1, self.width))
+        self.register_buffer("constant", torch.full((1, self.width), math.log(2 * math.pi) / 2))
+
+    def learn(self, rows: NDArray[np.float32]) -> None:
+        """Take the variances of the features, or the eigenvectors of their covariance."""
+        if self.full:
+            variance = self._learn_full(rows)
+        else:
+            variance = self.variance.double() + self.regularisation
+            self.scale = variance.rsqrt().float()
+        self.constant = ((variance.log() + math.log(2 * math.pi)) / 2).float().expand(1, self.width).contiguous()
+
+    def _learn_full(self, rows: NDArray[np.float32]) -> Tensor:
+        """Set the whitening; returns the geometric mean of all variances, (1, 1)."""
+        from sklearn.decomposition import PCA
+
+        rank = max(1, min(_MOST_DIRECTIONS, len(rows) - 1, self.width))
+        pca = PCA(rank, random_state=self.seed).fit(rows)
+        # As a Gaussian's likelihood has it: divided by n, not by n - 1.
+        own = pca.explained_variance_.astype(np.float64) * (len(rows) - 1) / len(rows)
+        rest = max(0.0, float(rows.var(axis=0, dtype=np.float64).sum() - own.sum()))
+        others = self.width - rank
+        own = own + self.regularisation
+        # With nothing left over, any number does: this one loses the least to rounding.
+        common = rest / others + self.regularisation if others else float(np.exp(np.log(own).mean()))
+        self.middle = torch.from_numpy(pca.mean_[None].astype(np.float32))
+        self.directions = torch.from_numpy(np.ascontiguousarray(pca.components_, np.float32))
+        self.shrink = torch.from_numpy(np.sqrt(common / own)[None] - 1).float()
+        self.scale = torch.full((1, self.width), common**-0.5)
+        mean = (np.log(own).sum() + others * math.log(common)) / self.width
+        return torch.full((1, 1), math.exp(mean), dtype=torch.float64)
+
+    def judge(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return squared standardised deviations, or minus log densities, and their mean as the latent."""
+        centred = features - self.middle
+        if self.full:
+            centred = centred + (F.linear(centred, self.directions) * self.shrink) @ self.directions
+        odd = (centred * self.scale).square()
+        odd = odd / 2 + self.constant if self.density else odd
+        return odd, odd.mean(1, keepdim=True)
+
+
+class PcaBaseline(Baseline):
+    """What the principal components of normal images cannot redraw: the best that a linear autoencoder can do.
+
+    Args:
+        shape: channels, height and width of the images.
+        on: "pixels" or an autoencoder.
+        n_components: components kept.
+        references: most images that they are computed from.
+    """
+
+    components: Tensor
+    middle: Tensor
+
+    def __init__(self, shape: Shape, *, on: str, n_components: int, references: int) -> None:
+        super().__init__(shape, on=on, references=references)
+        check_options(n_components=(n_components, 1))
+        self.kept = n_components
+        self.register_buffer("middle", torch.zeros(1, self.width))
+        self.register_buffer("components", torch.eye(min(n_components, self.width), self.width))
+
+    def learn(self, rows: NDArray[np.float32]) -> None:
+        """Compute the components."""
+        from sklearn.decomposition import PCA
+
+        pca = PCA(max(1, min(self.kept, len(rows) - 1, self.width)), random_state=self.seed).fit(rows)
+        self.middle = torch.from_numpy(pca.mean_[None].astype(np.float32))
+        self.components = torch.from_numpy(np.ascontiguousarray(pca.components_, np.float32))
+
+    def judge(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the squared residual, and the coefficients as the latent."""
+        latent = F.linear(features - self.middle, self.components)
+        return (features - self.redraw(latent)).square(), latent
+
+    def redraw(self, latent: Tensor) -> Tensor:
+        """Return the projection on the components."""
+        return latent @ self.components + self.middle
+
+
+class EllipticEnvelopeBaseline(Baseline):
+    """A Gaussian that is fitted to the most compact half of the images, so that a few odd ones do not stretch it.
+
+    The score is scikit-learn's squared Mahalanobis distance divided by the number of components. The determinant of a
+    covariance of raw pixels is zero, so that it looks at principal components.
+
+    Args:
+        shape: channels, height and width of the images.
+        on: "pixels" or an autoencoder.
+        n_components: principal components; 0 takes the features as they are, for short latents.
+        references: most images that are kept to fit.
+    """
+
+    middle: Tensor
+    whitening: Tensor
+
+    def __init__(self, shape: Shape, *, on: str, n_components: int, references: int) -> None:
+        super().__init__(shape, on=on, references=references, n_components=n_components)
+        width = min(self.width, 32)
+        self.register_buffer("middle", torch.zeros(1, self.width))
+        self.register_buffer("whitening", torch.eye(width, self.width))
+
+    def learn(self, rows: NDArray[np.float32]) -> None:
+        """Find the covariance of least determinant."""
+        from sklearn.covariance import EllipticEnvelope
+
+        with warnings.catch_warnings():
+            # With few images it warns of a covariance without full rank, and its pseudo-inverse is what we take then.
+            warnings.simplefilter("ignore")
+            found = EllipticEnvelope(random_state=self.seed).fit(rows.astype(np.float64))
+        values, vectors = np.linalg.eigh(found.get_precision())
+        self.middle = torch.from_numpy(found.location_[None].astype(np.float32))
+        self.whitening = torch.from_numpy((np.sqrt(values.clip(0)) * vectors).T.astype(np.float32).copy())
+
+    def judge(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return squared whitened coordinates, and the coordinates as the latent."""
+        latent = F.linear(features - self.middle, self.whitening)
+        return latent.square(), latent
+
+    def redraw(self, latent: Tensor) -> Tensor:
+        """Return the robust mean."""
+        return self.middle.expand(len(latent), -1)
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        msg = f"{name} must be {' or '.join(choices)}; got {value!r}."
+        raise ParameterError(msg)
+
+
+register(
+    ModelSpec(
+        name="gaussian",
+        summary="a Gaussian density, of each pixel or of all together (reference system 3); fitted in one pass",
+        build=lambda shape, **options: GaussianBaseline(shape, **options),
+        trains=False,
+        side=SIDE,
+        options={
+            "on": PIXELS,
+            "covariance": "diagonal",
+            "score": "mahalanobis",
+            "regularisation": 0.01,
+            "references": 10_000,
+        },
+        scoring_batch=64,
+    )
+)
+register(
+    ModelSpec(
+        name="pca",
+        summary="what the principal components of normal images cannot redraw; fitted in one pass",
+        build=lambda shape, **options: PcaBaseline(shape, **options),
+        trains=False,
+        side=SIDE,
+        options={"on": PIXELS, "n_components": 32, "references": 10_000},
+        scoring_batch=64,
+    )
+)
+register(
+    ModelSpec(
+        name="elliptic-envelope",
+        summary="a robust Gaussian on principal components; fitted in one pass",
+        build=lambda shape, **options: EllipticEnvelopeBaseline(shape, **options),
+        trains=False,
+        side=SIDE,
+        options={"on": PIXELS, "n_components": 32, "references": 5000},
+        scoring_batch=64,
+    )
+)

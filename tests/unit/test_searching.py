@@ -1,0 +1,331 @@
+"""A search that is interrupted, goes on, and is as large as it likes: the journal, --resume, memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from oddment import ThresholdRule, load
+from oddment.errors import DataError
+from oddment.images.files import iter_images
+from oddment.searching import JOURNAL, Search, SearchOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    Run = Callable[..., Any]
+
+MANY = 2_000
+
+
+def read_json(folder: Path) -> list[dict[str, Any]]:
+    """The rows of results.jsonl."""
+    return [json.loads(line) for line in (folder / "results.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def journal_rows(folder: Path) -> int:
+    """Whole rows in the journal; 0 before there is one."""
+    journal = folder / JOURNAL
+    return max(0, journal.read_bytes().count(b"\n") - 1) if journal.exists() else 0
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two thousand tiny PNG files, a few of them broken; not to be written to."""
+    folder: Path = tmp_path_factory.mktemp("many") / "in"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for index in range(MANY):
+        path = folder / f"{index:05d}.png"
+        if index % 400 == 7:
+            path.write_bytes(b"broken")
+        else:
+            # Few values, so that some scores are equal and ranks must break ties by arrival.
+            Image.fromarray(
+                (rng.random((8, 8)) * 255).astype(np.uint8) if index % 3 else np.zeros((8, 8), np.uint8)
+            ).save(path, compress_level=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(invoke: Run, many: Path, model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """The rows of the search that nothing interrupts."""
+    out = tmp_path_factory.mktemp("whole")
+    invoke("find", many, "-m", model_file, "-o", out, "-q", "--no-report")
+    return read_json(out)
+
+
+def interrupted(
+    command: list[str], many: Path, model: Path, out: Path, kind: signal.Signals, *extra: str
+) -> subprocess.CompletedProcess[str]:
+    """Start a search, send it a signal when some rows are in the journal, and return what came of it."""
+    process = subprocess.Popen(
+        [*command, "find", str(many), "-m", str(model), "-o", str(out), *extra],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"COLUMNS": "200"},
+    )
+    deadline = time.monotonic() + 120
+    while journal_rows(out) < 100:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(kind)
+    output, errors = process.communicate(timeout=120)
+    return subprocess.CompletedProcess([], process.returncode, output, errors)
+
+
+class TestInterrupted:
+    """Ctrl-C and a kill in the middle."""
+
+    def test_control_c_leaves_valid_results_and_resume_finishes(
+        self, command: list[str], invoke: Run, many: Path, model_file: Path, whole: list[dict[str, Any]], tmp_path: Path
+    ) -> None:
+        """Ctrl-C exits with 130 and valid partial results; --resume ends with those of the uninterrupted search."""
+        done = interrupted(command, many, model_file, tmp_path, signal.SIGINT)
+        assert done.returncode == 130, done.stderr
+        assert "Interrupted" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert "--resume finishes it" in done.stdout
+        part = read_json(tmp_path)
+        assert 100 <= len(part) < MANY
+        assert [row["path"] for row in part] == [row["path"] for row in whole[: len(part)]]
+        scored = [row for row in part if row["rank"]]
+        assert sorted(row["rank"] for row in scored) == list(range(1, len(scored) + 1))
+        assert (tmp_path / "results.csv").read_text(encoding="utf-8").count("\n") == len(part) + 1
+        page = (tmp_path / "report.html").read_text(encoding="utf-8")
+        assert "interrupted" in page.lower()
+        self.refuses_without_resume(invoke, many, model_file, tmp_path)
+        result = invoke("find", many, "-m", model_file, "-o", tmp_path, "--resume")
+        assert f"{len(part):,} of them were there from the interrupted search" in result.stdout
+        assert read_json(tmp_path) == whole
+        assert not (tmp_path / JOURNAL).exists()
+
+    def refuses_without_resume(self, invoke: Run, many: Path, model: Path, out: Path) -> None:
+        """A new search into the folder names both remedies and touches nothing."""
+        before = {path.name: path.read_bytes() for path in out.iterdir()}
+        result = invoke("find", many, "-m", model, "-o", out, code=3)
+        assert "--resume" in result.stderr
+        assert "--overwrite" in result.stderr
+        assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+    def test_a_kill_leaves_a_journal_that_resume_finishes(
+        self, command: list[str], invoke: Run, many: Path, model_file: Path, whole: list[dict[str, Any]], tmp_path: Path
+    ) -> None:
+        """After a kill every row in the journal but a torn last one is whole, and --resume ends as if nothing had
+        been."""
+        done = interrupted(command, many, model_file, tmp_path, signal.SIGKILL, "--maps")
+        assert done.returncode == -signal.SIGKILL
+        lines = (tmp_path / JOURNAL).read_bytes().split(b"\n")
+        assert all(json.loads(line) for line in lines[:-1])
+        with (tmp_path / JOURNAL).open("ab") as file:
+            file.write(b'{"path": "torn')
+        invoke("find", many, "-m", model_file, "-o", tmp_path, "--resume", "--maps", "-q")
+        assert read_json(tmp_path) == whole
+        names = {path.name for path in (tmp_path / "maps").rglob("*.png")}
+        assert names == {f"{row['path'].rpartition('/')[2]}.png" for row in whole if row["rank"]}
+
+    def test_overwrite_begins_anew(
+        self, command: list[str], invoke: Run, many: Path, model_file: Path, new_folder: Path, tmp_path: Path
+    ) -> None:
+        """--overwrite throws the interrupted search away; another model or threshold cannot resume it."""
+        interrupted(command, many, model_file, tmp_path, signal.SIGKILL)
+        other = tmp_path / "other.oddment"
+        shutil.copy(model_file, other)
+        invoke("threshold", other, "--target-fpr", "0.1")
+        for arguments in ((other,), (model_file, "--threshold", "0.5")):
+            result = invoke("find", many, "-m", *arguments, "-o", tmp_path, "--resume", code=3)
+            assert "another model or threshold" in result.stderr
+        assert (
+            "give one of them"
+            in invoke("find", many, "-m", model_file, "-o", tmp_path, "--resume", "--overwrite", code=2).stderr
+        )
+        invoke("find", new_folder, "-m", model_file, "-o", tmp_path, "--overwrite")
+        assert len(read_json(tmp_path)) == 48
+
+
+class TestResume:
+    """The same, inside the process, where the moment can be chosen."""
+
+    @pytest.fixture
+    def search(self, model_file: Path, new_folder: Path, tmp_path: Path) -> Callable[..., Search]:
+        """Makes a search of the new images into one folder."""
+        scorer = load(model_file)
+
+        def make(sources: list[Any] | None = None, rule: ThresholdRule | None = None, **options: Any) -> Search:
+            chosen = scorer.with_rule(rule) if rule else scorer
+            return Search(chosen, model_file, sources or [new_folder], tmp_path / "out", SearchOptions(**options))
+
+        return make
+
+    def run(self, search: Search, stop: int | None = None) -> list[dict[str, Any]]:
+        """Run up to `stop` rows, or to the end, and return what was written."""
+        for number, _ in enumerate(search.run(), start=1):
+            if number == stop:
+                break
+        search.finish(complete=stop is None)
+        return read_json(search.out)
+
+    @pytest.mark.parametrize("stop", [1, 31, 32, 33, 47])
+    def test_wherever_it_stops(self, search: Callable[..., Search], stop: int) -> None:
+        """Stopped after any row, the resumed search equals the whole one, nothing twice and nothing left out."""
+        whole = self.run(search())
+        self.run(search(), stop)
+        again = search(resume=True)
+        assert again.journal.resumed == stop
+        assert self.run(again) == whole
+
+    def test_stopped_twice(self, search: Callable[..., Search]) -> None:
+        """A resumed search may be interrupted and resumed again."""
+        whole = self.run(search())
+        self.run(search(), 10)
+        self.run(search(resume=True), 10)
+        assert self.run(search(resume=True)) == whole
+
+    def test_an_image_that_is_named_twice_has_two_rows(self, search: Callable[..., Search], new_folder: Path) -> None:
+        """Sources that both reach an image give it two rows, interrupted between them or not."""
+        whole = self.run(search([new_folder, new_folder]))
+        assert len(whole) == 96
+        self.run(search([new_folder, new_folder]), 60)
+        assert self.run(search([new_folder, new_folder], resume=True)) == whole
+
+    def test_pictures_of_the_first_half_are_in_the_report(self, search: Callable[..., Search]) -> None:
+        """The report of a resumed search shows pictures from before the interruption, too."""
+        self.run(search(), 24)
+        again = search(resume=True)
+        self.run(again)
+        assert again.gallery is not None
+        assert len(again.gallery.items()) == 48
+
+    def test_ctrl_c_between_counting_and_writing(self, search: Callable[..., Search]) -> None:
+        """Counts and ranks of partial results are those of the rows on disk."""
+        stopped = search()
+        for number, _ in enumerate(stopped.run(), start=1):
+            if number == 20:
+                stopped.journal.totals.add(9e9, is_anomaly=True)
+                break
+        summary = stopped.finish(complete=False)
+        rows = read_json(stopped.out)
+        assert summary.scored == len(rows) == 20
+        assert sorted(row["rank"] for row in rows) == list(range(1, 21))
+
+    def test_another_threshold_or_no_journal(self, search: Callable[..., Search]) -> None:
+        """What cannot be gone on with is refused with the remedy."""
+        with pytest.raises(DataError, match="no interrupted search to resume"):
+            search(resume=True)
+        self.run(search(), 10)
+        with pytest.raises(DataError, match="another model or threshold"):
+            search(resume=True, rule=ThresholdRule("fixed", 0.1))
+        with pytest.raises(DataError, match="--overwrite"):
+            search()
+
+    @pytest.mark.parametrize("damage", [b"", b"not json\n", b"\xff\xfe\n", b"[]\n"])
+    def test_a_damaged_header(self, search: Callable[..., Search], damage: bytes) -> None:
+        """A journal whose first line is none is refused with the remedy."""
+        self.path(search).write_bytes(damage)
+        with pytest.raises(DataError, match=r"Delete it|anew"):
+            search(resume=True)
+
+    def path(self, search: Callable[..., Search]) -> Path:
+        """The journal of the searches that `search` makes."""
+        stopped = search(overwrite=True)
+        stopped.journal.close()
+        return stopped.journal.path
+
+    def test_a_damaged_row(self, search: Callable[..., Search]) -> None:
+        """A journal damaged in its middle is refused with the remedy, not an internal error."""
+        journal = self.path(search)
+        journal.write_bytes(journal.read_bytes() + b"{}\n[1]\n{{{\n")
+        with pytest.raises(DataError, match="damaged.*--overwrite"):
+            search(resume=True)
+
+
+def test_rows_reach_the_disk_while_it_runs(model_file: Path, many: Path, tmp_path: Path) -> None:
+    """Results can be read before the end: the journal grows on disk as rows are found."""
+    search = Search(load(model_file), model_file, [many], tmp_path, SearchOptions(report=False))
+    sizes = []
+    for number, _ in enumerate(search.run(), start=1):
+        if number % 250 == 0:
+            sizes.append(journal_rows(tmp_path))
+    assert sizes == sorted(sizes)
+    assert sizes[0] > 100
+    assert all(found > 250 * (number + 1) - 100 for number, found in enumerate(sizes))
+    assert search.finish(complete=True).scored == MANY - 5
+
+
+def test_slow_rows_are_not_kept_back(model_file: Path, new_folder: Path, tmp_path: Path) -> None:
+    """Where images are slow, a row is on disk after a second, not only with the next sixty-four."""
+    search = Search(load(model_file), model_file, [new_folder], tmp_path, SearchOptions(report=False))
+    rows = iter(search.run())
+    next(rows)
+    search.journal._flushed -= 2
+    next(rows)
+    assert journal_rows(tmp_path) == 2
+    rows.close()  # type: ignore[attr-defined]
+    search.finish(complete=False)
+
+
+PROBE = """
+import resource, sys
+from pathlib import Path
+from oddment import load
+from oddment.searching import Search, SearchOptions
+model, source, out = map(Path, sys.argv[1:])
+search = Search(load(model), model, [source], out, SearchOptions())
+for _ in search.run():
+    pass
+search.finish(complete=True)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_files(model_file: Path, tmp_path: Path) -> None:
+    """Six thousand files need at most a tenth more memory than fifteen hundred, report included."""
+    # Larger than any allocator noise would hide, small enough to be written and read in seconds.
+    content = tmp_path / "one.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (8, 8), np.uint8)).save(content)
+    peaks = []
+    for count in (1_500, 6_000):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        for index in range(count):
+            os.link(content, folder / f"{index:05d}.png")
+        done = subprocess.run(
+            [sys.executable, "-c", PROBE, str(model_file), str(folder), str(tmp_path / f"out{count}")],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        peaks.append(int(done.stdout))
+    assert peaks[1] < 1.1 * peaks[0], f"{peaks[0]:,} → {peaks[1]:,} KiB"
+
+
+def test_a_search_asks_for_references_only_as_it_goes(model_file: Path, many: Path) -> None:
+    """Far fewer references are drawn than there are files when the first results are there."""
+    drawn = 0
+
+    def counted() -> Any:
+        nonlocal drawn
+        for ref in iter_images([many]):
+            drawn += 1
+            yield ref
+
+    found = load(model_file).find(counted(), workers=2)
+    next(found)
+    assert drawn < 300
+    found.close()  # type: ignore[attr-defined]
