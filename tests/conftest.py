@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 # One thread each: tests share their cores with each other. Set before NumPy, torch or ONNX Runtime start any.
@@ -17,6 +16,7 @@ from PIL import Image
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     import numpy as np
     from click.testing import Result

@@ -8,7 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-COMMANDS = ("demo", "fit", "find", "threshold", "inspect")
+from oddment.cli import app
+
 TARGET = Path(__file__).parent.parent / "docs" / "cli.md"
 
 
@@ -21,17 +22,20 @@ def help_text(*arguments: str) -> str:
     return "\n".join(line.rstrip() for line in plain.splitlines()).strip()
 
 
+def commands() -> list[tuple[str, ...]]:
+    """Return every command, subcommands as pairs, in the order of the help."""
+    found: list[tuple[str, ...]] = [(str(command.name),) for command in app.registered_commands]
+    for group in app.registered_groups:
+        inner = [(str(group.name), str(command.name)) for command in (group.typer_instance or app).registered_commands]
+        found += [(str(group.name),), *inner]
+    return found
+
+
 def page() -> str:
     """Return the whole page."""
-    parts = [
-        "# Every command and option",
-        "",
-        "Made from the commands' own help by `python tools/make_cli_docs.py`.",
-        "",
-    ]
-    for name in ("", *COMMANDS):
-        arguments = (name,) if name else ()
-        parts += [f"## oddment {name}".rstrip(), "", "```text", help_text(*arguments), "```", ""]
+    parts = ["# Every command and option", "", "Made from the commands' own help by `python tools/make_cli_docs.py`.", ""]
+    for arguments in [(), *commands()]:
+        parts += [f"## oddment {' '.join(arguments)}".rstrip(), "", "```text", help_text(*arguments), "```", ""]
     return "\n".join(parts)
 
 

@@ -83,8 +83,10 @@ def _model(info: Mapping[str, Any], model: ModelFile) -> dict[str, str]:
 
 def _training(info: Mapping[str, Any]) -> dict[str, str]:
     history = info.get("history") or []
+    notes = {"note": " ".join(map(str, info["notes"]))} if info.get("notes") else {}
     if not history:
-        return {}
+        once = {"fitted": "in one pass", "time": f"{info['seconds']:.1f} s", "seed": str(info["seed"])} if info else {}
+        return once | notes
     best = min(history, key=lambda epoch: float(epoch["validation_loss"]))
     return {
         "epochs": f"{len(history)} of {info['epochs']}; best at {best['number']}",
@@ -93,7 +95,7 @@ def _training(info: Mapping[str, Any]) -> dict[str, str]:
         "batch and rate": f"{info['batch_size']} images, {info['learning_rate']:g}",
         "time": f"{info['seconds']:.1f} s on {info['device']}",
         "seed": str(info["seed"]),
-    }
+    } | notes
 
 
 def _data(info: Mapping[str, Any]) -> dict[str, str]:

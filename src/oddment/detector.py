@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
@@ -15,17 +16,16 @@ from oddment.errors import ParameterError
 from oddment.fitting import Settings, fit_images
 from oddment.images.files import ImageRef, count_images, iter_images
 from oddment.images.inputs import Images, as_refs, is_paths
-from oddment.progress import Progress
 from oddment.pyod import PyodDetector
 from oddment.scorer import Scorer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from numpy.typing import ArrayLike, NDArray
 
     from oddment.images.prepare import Fit
+    from oddment.progress import Progress
     from oddment.results import Result
 
 __all__ = ["Detector"]
@@ -133,7 +133,7 @@ class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lea
             TooFewImagesError: if there are too few images for the threshold rule.
         """
         images = self._images(X, reset=True)
-        sources = [images] if isinstance(images, str | PathLike) else images
+        sources = _sources(images) if is_paths(images) else []
         count = count_images(sources) if is_paths(images) else len(images)
 
         def refs() -> Iterator[ImageRef]:
@@ -183,7 +183,7 @@ class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lea
             find_duplicates=find_duplicates,
         )
 
-    def _images(self, X: Images, *, reset: bool) -> Images:  # noqa: N803
+    def _images(self, X: Images, *, reset: bool) -> Images:
         """Paths as they are; arrays checked, flat rows given their shape."""
         if is_paths(X):
             return X
@@ -209,8 +209,8 @@ class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lea
         """Flat rows (N, features) as images."""
         if not reset and not self.image_shape and not hasattr(self, "n_features_in_"):
             msg = (
-                f"X has shape {rows.shape} and this detector was fitted to images: give (N, H, W) or (N, H, W, C), X[None] "
-                "for a single image, or set image_shape for flat rows."
+                f"X has shape {rows.shape} and this detector was fitted to images: give (N, H, W) or (N, H, W, C), "
+                "X[None] for a single image, or set image_shape for flat rows."
             )
             raise ParameterError(msg)
         shape = tuple(self.image_shape) if self.image_shape else (1, rows.shape[1])
@@ -232,42 +232,42 @@ class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lea
         """Minus the threshold: `score_samples - offset_` is `decision_function`."""
         return -self.threshold_
 
-    def score_samples(self, X: Images) -> NDArray[np.float64]:  # noqa: N803
+    def score_samples(self, X: Images) -> NDArray[np.float64]:
         """Return float64 (N,): minus the anomaly score."""
         return -self.anomaly_score(X).astype(np.float64)
 
-    def decision_function(self, X: Images) -> NDArray[np.float64]:  # noqa: N803
+    def decision_function(self, X: Images) -> NDArray[np.float64]:
         """Return float64 (N,): threshold_ - anomaly_score, negative for anomalies."""
         return self.score_samples(X) - self.offset_
 
-    def predict(self, X: Images) -> NDArray[np.int64]:  # noqa: N803
+    def predict(self, X: Images) -> NDArray[np.int64]:
         """Return int64 (N,): -1 where anomaly_score > threshold_, else +1."""
         check_is_fitted(self, "scorer_")
         return np.where(self.decision_function(X) < 0, -1, 1)
 
     # --- Oddment's own: higher is more anomalous
 
-    def anomaly_score(self, X: Images) -> NDArray[np.float32]:  # noqa: N803
+    def anomaly_score(self, X: Images) -> NDArray[np.float32]:
         """Return float32 (N,) anomaly scores, higher is more anomalous."""
         return self._fitted.anomaly_score(self._images(X, reset=False))
 
-    def anomaly_map(self, X: Images) -> NDArray[np.float32] | list[NDArray[np.float32]]:  # noqa: N803
+    def anomaly_map(self, X: Images) -> NDArray[np.float32] | list[NDArray[np.float32]]:
         """Return anomaly maps at the images' own resolution, float32 (N, H, W), or a list where sizes differ."""
         return self._fitted.anomaly_map(self._images(X, reset=False))
 
-    def p_value(self, X: Images) -> NDArray[np.float64]:  # noqa: N803
+    def p_value(self, X: Images) -> NDArray[np.float64]:
         """Return conformal p-values, float64 (N,)."""
         return self._fitted.p_value(self._images(X, reset=False))
 
-    def reconstruct(self, X: Images) -> NDArray[np.float32] | list[NDArray[np.float32]]:  # noqa: N803
+    def reconstruct(self, X: Images) -> NDArray[np.float32] | list[NDArray[np.float32]]:
         """Return reconstructions at the model's resolution, float32 (N, h, w, C), or a list where sizes differ."""
         return self._fitted.reconstruct(self._images(X, reset=False))
 
-    def latent(self, X: Images) -> NDArray[np.float32]:  # noqa: N803
+    def latent(self, X: Images) -> NDArray[np.float32]:
         """Return latents, float32 (N, latent_dim)."""
         return self._fitted.latent(self._images(X, reset=False))
 
-    def detect(self, X: Images, *, maps: bool = False) -> list[Result]:  # noqa: N803
+    def detect(self, X: Images, *, maps: bool = False) -> list[Result]:
         """Return one `Detection` or `Rejection` an image, in order, ranked; see `Scorer.detect`."""
         return self._fitted.detect(self._images(X, reset=False), maps=maps)
 
@@ -283,6 +283,12 @@ class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lea
     def _fitted(self) -> Scorer:
         check_is_fitted(self, "scorer_")
         return self.scorer_
+
+
+def _sources(images: Images) -> list[str | Path]:
+    """One path or several, as `iter_images` takes them."""
+    several = [images] if isinstance(images, str | PathLike) else images
+    return [Path(item) if isinstance(item, PathLike) else item for item in several]
 
 
 def _is_whole(images: Images) -> bool:

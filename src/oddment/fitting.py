@@ -22,7 +22,7 @@ from oddment.calibration import Calibration, ThresholdRule
 from oddment.errors import DataError, ImageError, ParameterError, TrainingError
 from oddment.images.prepare import Preparation
 from oddment.images.survey import Survey, survey
-from oddment.models import Batch, Shape, build, get_spec
+from oddment.models import Batch, Shape, build, spec_for
 from oddment.progress import Progress
 from oddment.regions import map_peak
 from oddment.results import Detection, Rejection
@@ -150,7 +150,7 @@ def fit_images(
         scores,
         tuple(collection.rejections),
         tuple(tuple(names) for names in collection.duplicates()),
-        _caveats(model, plan, state),
+        _caveats(model, plan, state, settings),
     )
 
 
@@ -164,12 +164,12 @@ def _choose(settings: Settings, looked: Survey) -> tuple[ModelSpec, Preparation]
         height, width = settings.size or _auto_size(settings, looked, _SURVEYED_SIDE)
         tiny = min(height, width) < 8
         name = "dense" if tiny else "conv-small" if max(height, width) <= _SMALL_SIDE else "conv-large"
-    spec = get_spec(name)
+    spec = spec_for(name, settings.options)
     height, width = settings.size or _auto_size(settings, looked, spec.side)
     if settings.size is None:
         height, width = (-(-length // spec.stride) * spec.stride for length in (height, width))
     channels = settings.channels or (3 if looked.is_colour else 1)
-    return spec, Preparation(height, width, channels, settings.fit, looked.ranges)
+    return spec, Preparation(height, width, channels, settings.fit, {**looked.ranges, **settings.ranges})
 
 
 def _auto_size(settings: Settings, looked: Survey, side: int) -> tuple[int, int]:
@@ -244,7 +244,7 @@ def _train(
     count = len(pictures["training"])
     # Small sets still deserve several steps an epoch, or batch statistics would be all that is learnt.
     batch = settings.batch_size or min(spec.batch_size, max(4, count // 8))
-    epochs = settings.epochs or plan_epochs(count, batch, spec.steps, spec.epochs)
+    epochs = (settings.epochs or plan_epochs(count, batch, spec.steps, spec.epochs)) if spec.trains else 0
     plan = Plan(
         epochs=epochs,
         batch_size=batch,
@@ -259,26 +259,34 @@ def _train(
         keep=settings.keep,
         partial_batches=settings.partial_batches,
     )
-    device = pick_device(settings.device)
+    device = pick_device(settings.device if spec.trains else "cpu")
     # Weights start from the global generator; the caller's own random numbers must not change for it.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         shape = Shape(preparation.channels, preparation.height, preparation.width)
         autoencoder = build(spec.name, shape, settings.options)
-    keeper = checkpoint(_fingerprint(collection, split, spec, preparation, plan, settings)) if checkpoint else None
-    state = keeper.load() if keeper and resume else None
-    progress.start(f"Training {spec.name} on {len(split.training):,} images", 1.0)
-    state = train(
-        autoencoder,
-        collection.store,
-        pictures["training"],
-        pictures["validation"],
-        plan,
-        device=device,
-        progress=progress,
-        keeper=keeper,
-        state=state,
+    keeper = (
+        checkpoint(_fingerprint(collection, split, spec, preparation, plan, settings))
+        if checkpoint and spec.trains
+        else None
     )
+    state = keeper.load() if keeper and resume else None
+    started = time.perf_counter()
+    if spec.trains:
+        progress.start(f"Training {spec.name} on {len(split.training):,} images", 1.0)
+        state = train(
+            autoencoder,
+            collection.store,
+            pictures["training"],
+            pictures["validation"],
+            plan,
+            device=device,
+            progress=progress,
+            keeper=keeper,
+            state=state,
+        )
+    else:
+        progress.start(f"Fitting {spec.name} on {len(split.training) + len(split.validation):,} images")
     autoencoder.to("cpu")
 
     def passes(name: str) -> Iterator[Batch]:
@@ -287,7 +295,7 @@ def _train(
     with torch.no_grad():
         autoencoder.settle(partial(passes, "training"), partial(passes, "validation"))
     progress.finish()
-    return autoencoder.eval(), plan, state, device
+    return autoencoder.eval(), plan, state or TrainingState(seconds=time.perf_counter() - started), device
 
 
 def _learning_rate(spec: ModelSpec, settings: Settings) -> float:
@@ -420,13 +428,15 @@ def _info(
             "chosen": "asked for" if settings.model != "auto" else "chosen from the images",
             "options": options,
             "score": settings.score,
-            "parameters": sum(p.numel() for p in autoencoder.parameters()),
+            # Of a model without parameters, the numbers that fitting has set.
+            "parameters": sum(p.numel() for p in [*autoencoder.parameters()] or autoencoder.buffers()),
         },
         "training": {
             **asdict(plan),
             "device": str(device),
             "seconds": round(state.seconds, 3),
             "stopped": _why_stopped(plan, state),
+            "notes": list(autoencoder.notes),
             "history": [asdict(epoch) for epoch in state.history],
         },
         "versions": {
@@ -440,6 +450,8 @@ def _info(
 
 
 def _why_stopped(plan: Plan, state: TrainingState) -> str:
+    if not plan.epochs:
+        return "fitted in one pass"
     if len(state.history) >= plan.epochs:
         return "all epochs done"
     if stopped_early(state.history, plan.patience):
@@ -447,8 +459,11 @@ def _why_stopped(plan: Plan, state: TrainingState) -> str:
     return "time budget spent"
 
 
-def _caveats(model: ModelFile, plan: Plan, state: TrainingState) -> tuple[str, ...]:
-    caveats = [model.calibration.caveat()]
+def _caveats(model: ModelFile, plan: Plan, state: TrainingState, settings: Settings) -> tuple[str, ...]:
+    caveats = [model.calibration.caveat(), *model.info["training"]["notes"]]
+    ignored = [name for name in ("epochs", "batch_size", "learning_rate", "budget") if getattr(settings, name)]
+    if not plan.epochs and ignored:
+        caveats.append(f"{settings.model} is fitted in one pass: {', '.join(ignored)} had no effect.")
     if _why_stopped(plan, state) == "time budget spent":
         caveats.append("The time budget ended training early; another run may give other scores.")
     return tuple(text for text in caveats if text)

@@ -37,7 +37,7 @@ class PyodDetector:
     def __init__(self, detector: Detector) -> None:
         self.detector = detector
 
-    def fit(self, X: Any, y: object = None) -> Self:  # noqa: ANN401, ARG002, N803 - PyOD's signature
+    def fit(self, X: Any, y: object = None) -> Self:  # noqa: ANN401 - PyOD's signature
         """Fit to images, presumed mostly normal."""
         self.detector.fit(X)
         return self
@@ -63,33 +63,33 @@ class PyodDetector:
         """The share of training images above the threshold, in PyOD's sense."""
         return float(self.labels_.mean())
 
-    def decision_function(self, X: Any) -> NDArray[np.float64]:  # noqa: ANN401, N803
+    def decision_function(self, X: Any) -> NDArray[np.float64]:  # noqa: ANN401
         """Return float64 (N,) anomaly scores, higher is more anomalous: the opposite sign of scikit-learn's."""
         return self.detector.anomaly_score(X).astype(np.float64)
 
-    def predict(self, X: Any) -> NDArray[np.int64]:  # noqa: ANN401, N803
+    def predict(self, X: Any) -> NDArray[np.int64]:  # noqa: ANN401
         """Return int64 (N,): 1 for anomalies, else 0."""
         return (self.decision_function(X) > self.threshold_).astype(np.int64)
 
-    def fit_predict(self, X: Any, y: object = None) -> NDArray[np.int64]:  # noqa: ANN401, ARG002, N803
+    def fit_predict(self, X: Any, y: object = None) -> NDArray[np.int64]:  # noqa: ANN401
         """Fit, and return the labels of the training images."""
         return self.fit(X).labels_
 
-    def predict_proba(self, X: Any, method: str = "linear") -> NDArray[np.float64]:  # noqa: ANN401, N803
+    def predict_proba(self, X: Any, method: str = "linear") -> NDArray[np.float64]:  # noqa: ANN401
         """Return float64 (N, 2): scores brought to 0..1 as PyOD does it, normal first.
 
         PyOD calls this a probability; it is none. Prefer `Detector.p_value`.
 
         Args:
             X: images.
-            method: "linear", from the range of the training scores, clipped; or "unify", by the error function of their
-                mean and spread.
+            method: "linear", from the range of the training scores, clipped; or "unify", by the error function of
+                their mean and spread.
 
         Raises:
             ParameterError: if `method` is neither.
 
         Source:
-            "unify": Kriegel, Kröger, Schubert and Zimek, "Interpreting and Unifying Outlier Scores" (2011), section 4.2.
+            "unify": Kriegel, Kröger, Schubert and Zimek, "Interpreting and Unifying Outlier Scores" (2011).
         """
         known, scores = self.decision_scores_, self.decision_function(X)
         if method == "linear":

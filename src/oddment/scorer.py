@@ -20,6 +20,7 @@ from oddment.images.decode import DEFAULT_MAX_PIXELS, decode
 from oddment.images.inputs import as_refs
 from oddment.images.prepare import Prepared, assemble
 from oddment.images.stream import in_order
+from oddment.notebook import Results
 from oddment.regions import find_regions
 from oddment.results import Detection, Rejection, Result
 from oddment.runtime import Runtime
@@ -177,7 +178,7 @@ class Scorer:
         )
         for rank, index in enumerate(order, start=1):
             results[index] = replace(results[index], rank=rank)  # type: ignore[arg-type]
-        return results
+        return Results(results)
 
     def _found(self, images: Images) -> Iterator[Found]:
         for found in self.find(as_refs(images)):

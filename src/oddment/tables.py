@@ -104,8 +104,8 @@ class Journal:
             raise DataError(msg) from error
         if header != json.loads(json.dumps({"oddment-journal": 1, **about})):
             msg = (
-                f"{self.path}: the interrupted search used another model or threshold. Repeat its command with --resume, "
-                "or start anew with --overwrite."
+                f"{self.path}: the interrupted search used another model or threshold. Repeat its command with "
+                "--resume, or start anew with --overwrite."
             )
             raise DataError(msg)
         _cut_torn_line(self.path)

@@ -56,7 +56,7 @@ OWN_LEARNING = (
 )
 LEARNING = (*OWN_LEARNING, "joblib", "onnx", "pandas", "pyarrow", "scipy", "sklearn", "torch")
 # Neither half: nothing of the finding half may load them with itself, a command may from inside a function.
-OPTIONAL = ("oddment.plot", "oddment.data")
+OPTIONAL = ("oddment.data", "oddment.notebook", "oddment.plot")
 # These commands train or measure: they may reach the learning half from inside their functions.
 TRAINING_COMMANDS = {f"oddment.cli.{name}" for name in ("audit", "compare", "demo", "evaluate", "fit", "recipe")}
 
@@ -146,6 +146,14 @@ def loaded_by(code: str) -> set[str]:
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 
+RUN = """
+sys.argv = {arguments!r}
+from oddment.cli import main
+try:
+    main()
+except SystemExit as end:
+    assert not end.code
+"""
 HEAVY = {"torch", "sklearn", "scipy", "onnxruntime", "onnx", "numpy", "PIL", "pyarrow", "jinja2", "matplotlib"}
 
 
@@ -159,14 +167,14 @@ def test_import_oddment_loads_nothing_heavy() -> None:
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["fit", "--help"], ["find", "--help"]])
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     """Help comes without waiting for NumPy, ONNX Runtime or torch."""
-    code = f"sys.argv = ['oddment', *{arguments!r}]\nfrom oddment.cli import main\ntry:\n    main()\nexcept SystemExit:\n    pass"
+    code = RUN.format(arguments=["oddment", *arguments])
     assert not loaded_by(code) & HEAVY
 
 
 def test_loading_and_finding_need_no_learning_half(model_file: Path, new_folder: Path, tmp_path: Path) -> None:
     """A whole search, report included, loads neither torch nor scikit-learn nor SciPy."""
     arguments = ["oddment", "find", str(new_folder), "-m", str(model_file), "-o", str(tmp_path), "-q"]
-    code = f"sys.argv = {arguments!r}\nfrom oddment.cli import main\ntry:\n    main()\nexcept SystemExit as end:\n    assert not end.code"
+    code = RUN.format(arguments=arguments)
     assert not loaded_by(code) & {"torch", "sklearn", "scipy", "onnx", "pyarrow", "matplotlib", "pandas", "joblib"}
     assert (tmp_path / "report.html").exists()
 

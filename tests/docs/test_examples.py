@@ -89,6 +89,7 @@ def laid_out(
     shim.chmod(0o755)
     python = Path(sys.executable).parent
     monkeypatch.setenv("PATH", os.pathsep.join([str(shim.parent), str(python), os.environ["PATH"]]))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / ".cache"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -102,7 +103,7 @@ def test_examples_run(page: Path, laid_out: Path, capsys: pytest.CaptureFixture[
         if block.language == "python":
             try:
                 exec(compile(block.text, where, "exec"), {"__name__": "__main__"})
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - whatever an example raises is its failure
                 pytest.fail(f"{where}: {type(error).__name__}: {error}")
             continue
         done = subprocess.run(

@@ -373,7 +373,7 @@ class TestNames:
             for name in hostile:
                 archive.writestr(name, good)
         inside = tmp_path / "deep" / "er"
-        before = {path for path in tmp_path.rglob("*")}
+        before = set(tmp_path.rglob("*"))
         invoke("find", tmp_path / "hostile.zip", "-m", model_file, "-o", inside / "out", "--maps")
         rows = read_json(inside / "out")
         made = {path for path in tmp_path.rglob("*.png") if path not in before}
@@ -381,7 +381,7 @@ class TestNames:
         assert all((inside / "out" / "maps").resolve() in path.resolve().parents for path in made)
 
     def test_maps_of_like_names_do_not_replace_each_other(
-        self, invoke: Run, new_folder: Path, articles: NDArray[Any], model_file: Path, tmp_path: Path
+        self, invoke: Run, new_folder: Path, model_file: Path, tmp_path: Path
     ) -> None:
         """Names that differ only in what a safe name leaves out keep a map each; a file given twice has two rows."""
         good = new_folder / "digit-0000.png"

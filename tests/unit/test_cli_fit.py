@@ -129,8 +129,7 @@ class TestHappy:
         assert [contents.info["training"][key] for key in ("seed", "learning_rate", "batch_size")] == [7, 0.01, 16]
 
     def test_groups_by_pattern_and_table(self, invoke: Run, normal_folder: Path, tmp_path: Path) -> None:
-        """--groups keeps groups whole, whether a pattern names them or a table; who has none stands alone and is
-        told."""
+        """--groups keeps groups whole, named by a pattern or a table; who has none stands alone."""
         fit = (
             "fit",
             f"{normal_folder}/digit-00*.png",
@@ -326,11 +325,10 @@ class TestInterrupted:
         tmp_path: Path,
         kind: signal.Signals,
     ) -> None:
-        """Interrupted after an epoch, --resume goes on from the checkpoint and ends with the same scores, bit for
-        bit."""
+        """Interrupted after an epoch, --resume goes on from it and ends with the same scores, bit for bit."""
         model, checkpoint = tmp_path / "m.oddment", tmp_path / "m.oddment.checkpoint"
         arguments = ("fit", hundred, "-o", model, *self.OPTIONS)
-        done = interrupt([*command, *map(str, arguments)], lambda: checkpoint.exists(), kind)
+        done = interrupt([*command, *map(str, arguments)], checkpoint.exists, kind)
         assert checkpoint.exists()
         assert not model.exists()
         if kind == signal.SIGINT:
@@ -359,14 +357,13 @@ class TestInterrupted:
         model = tmp_path / "m.oddment"
         arguments = ("fit", hundred, "-o", model, *self.OPTIONS)
         checkpoint = tmp_path / "m.oddment.checkpoint"
-        interrupt([*command, *map(str, arguments)], lambda: checkpoint.exists(), signal.SIGKILL)
+        interrupt([*command, *map(str, arguments)], checkpoint.exists, signal.SIGKILL)
         return checkpoint, arguments
 
     def test_a_checkpoint_is_resumed_only_by_its_own_command(
         self, invoke: Run, stopped: tuple[Path, tuple[Any, ...]], new_folder: Path
     ) -> None:
-        """Other images, other settings and damage are told apart from what can be gone on with; --overwrite begins
-        anew."""
+        """Other images, other settings and damage are refused, each in words; --overwrite begins anew."""
         checkpoint, arguments = stopped
         kept = checkpoint.read_bytes()
         for changed in ((*arguments, new_folder), (*arguments, "--seed", "5"), (*arguments, "--size", "20")):

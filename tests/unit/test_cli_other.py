@@ -68,8 +68,7 @@ class TestThreshold:
         assert load(tmp_path / "other.oddment").threshold_ != load(model).threshold_
 
     def test_without_a_rule_shows_choices(self, invoke: Run, model: Path) -> None:
-        """Without a rule it shows rates and thresholds, as many as the calibration images allow, and changes
-        nothing."""
+        """Without a rule it shows the rates that the calibration images allow, and changes nothing."""
         before = model.read_bytes()
         text = invoke("threshold", model).stdout
         assert "0.01" in text

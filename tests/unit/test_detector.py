@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -79,7 +80,7 @@ class TestSigns:
         assert [item.is_anomaly for item in found] == (detector.predict(new_digits) < 0).tolist()
         by_rank = sorted(found, key=lambda item: item.rank)
         assert [item.rank for item in by_rank] == list(range(1, len(found) + 1))
-        assert all(a.anomaly_score >= b.anomaly_score for a, b in zip(by_rank, by_rank[1:], strict=False))
+        assert all(a.anomaly_score >= b.anomaly_score for a, b in pairwise(by_rank))
         np.testing.assert_array_equal(np.stack([item.anomaly_map for item in found]), detector.anomaly_map(new_digits))
 
     def test_shapes_of_what_comes_out(self, detector: Any, new_digits: NDArray[Any]) -> None:
@@ -145,7 +146,7 @@ class TestWhatItTakes:
         np.testing.assert_array_equal(detector.anomaly_score(give(files[3])), expected[3:4])
         np.testing.assert_array_equal(detector.anomaly_score(give(new_folder))[8:], expected)
 
-    def test_fit_on_a_folder(self, normal_folder: Path, digits: NDArray[Any], detector: Any) -> None:
+    def test_fit_on_a_folder(self, normal_folder: Path, detector: Any) -> None:
         """A folder of PNG files gives the detector that the array gives, to the last bit."""
         from_files = clone(detector).fit(normal_folder)
         np.testing.assert_array_equal(from_files.scores_, detector.scores_)
@@ -350,7 +351,7 @@ class TestPyod:
             def __init__(self) -> None:
                 super().__init__(contamination=0.1)
 
-            def fit(self, X: Any, y: Any = None) -> Any:  # noqa: N803
+            def fit(self, X: Any, y: Any = None) -> Any:  # noqa: ARG002, N803 - PyOD's signature
                 self._set_n_classes(y)
                 self.decision_scores_ = ours.decision_scores_
                 self._process_decision_scores()

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
     Run = Callable[..., Any]
 
 MANY = 2_000
@@ -126,15 +124,14 @@ class TestInterrupted:
     def test_a_kill_leaves_a_journal_that_resume_finishes(
         self, command: list[str], invoke: Run, many: Path, model_file: Path, whole: list[dict[str, Any]], tmp_path: Path
     ) -> None:
-        """After a kill every row in the journal but a torn last one is whole, and --resume ends as if nothing had
-        been."""
-        done = interrupted(command, many, model_file, tmp_path, signal.SIGKILL, "--maps")
+        """After a kill every row but a torn last one is whole, and --resume ends as if nothing had been."""
+        done = interrupted(command, many, model_file, tmp_path, signal.SIGKILL, "--maps", "--no-report")
         assert done.returncode == -signal.SIGKILL
         lines = (tmp_path / JOURNAL).read_bytes().split(b"\n")
         assert all(json.loads(line) for line in lines[:-1])
         with (tmp_path / JOURNAL).open("ab") as file:
             file.write(b'{"path": "torn')
-        invoke("find", many, "-m", model_file, "-o", tmp_path, "--resume", "--maps", "-q")
+        invoke("find", many, "-m", model_file, "-o", tmp_path, "--resume", "--maps", "--no-report", "-q")
         assert read_json(tmp_path) == whole
         names = {path.name for path in (tmp_path / "maps").rglob("*.png")}
         assert names == {f"{row['path'].rpartition('/')[2]}.png" for row in whole if row["rank"]}
@@ -250,7 +247,7 @@ class TestResume:
         """A journal damaged in its middle is refused with the remedy, not an internal error."""
         journal = self.path(search)
         journal.write_bytes(journal.read_bytes() + b"{}\n[1]\n{{{\n")
-        with pytest.raises(DataError, match="damaged.*--overwrite"):
+        with pytest.raises(DataError, match=r"damaged.*--overwrite"):
             search(resume=True)
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -14,6 +13,9 @@ import pytest
 from oddment.errors import DataError, MissingExtraError
 from oddment.results import COLUMNS, Detection, Region, Rejection
 from oddment.tables import Journal, Totals, csv_row, ranked_rows, require_parquet, write_tables
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ABOUT = {"model": "m", "threshold": 0.5}
 

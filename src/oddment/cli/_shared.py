@@ -105,7 +105,7 @@ class Bars(ProgressBase):
         if not self._live:
             return
         # 20 ms that a pipe need not pay.
-        from rich.progress import (  # noqa: PLC0415
+        from rich.progress import (
             BarColumn,
             MofNCompleteColumn,
             Progress,
@@ -194,7 +194,7 @@ def print_json(data: object) -> None:
 
 def print_card(console: Console, card: Mapping[str, Mapping[str, str]]) -> None:
     """Print sections of label and value."""
-    from rich.table import Table  # noqa: PLC0415
+    from rich.table import Table
 
     for section, rows in card.items():
         table = Table(

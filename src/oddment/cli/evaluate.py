@@ -180,7 +180,7 @@ def print_grid(console: Console, grid: Grid) -> None:
 
     from oddment.report.page import is_number
 
-    table = Table(box=None, padding=(0, 2), header_style="dim")
+    table = Table(box=None, padding=(0, 1), header_style="dim")
     for index, name in enumerate(grid.columns):
         right = bool(grid.rows) and all(is_number(row[index]) for row in grid.rows)
         table.add_column(name, justify="right" if right else "left", overflow="fold", no_wrap=right)

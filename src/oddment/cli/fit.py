@@ -83,7 +83,31 @@ def fit(
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the images, at most.", rich_help_panel=_TRAIN)] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a step.", rich_help_panel=_TRAIN)] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Peak of Adam's rate.", rich_help_panel=_TRAIN)] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Peak of the optimizer's rate.", rich_help_panel=_TRAIN)
+    ] = None,
+    optimizer: Annotated[
+        Literal["adam", "sgd", "adagrad"], typer.Option(help="As Keras has them.", rich_help_panel=_TRAIN)
+    ] = "adam",
+    schedule: Annotated[
+        Literal["cosine", "constant", "inverse-time"],
+        typer.Option(help="How the learning rate falls.", rich_help_panel=_TRAIN),
+    ] = "cosine",
+    decay: Annotated[
+        float, typer.Option(help="Of --schedule inverse-time: rate / (1 + decay × step).", rich_help_panel=_TRAIN)
+    ] = 0.0,
+    loss: Annotated[
+        Literal["model", "mse", "bce"],
+        typer.Option(help="The model's own, squared error or cross-entropy.", rich_help_panel=_TRAIN),
+    ] = "model",
+    hold_out: Annotated[
+        bool,
+        typer.Option(
+            "--hold-out/--no-hold-out",
+            help="Hold images out to calibrate; without, only --max-normal, --threshold or --quantile --over training.",
+            rich_help_panel=_RULE,
+        ),
+    ] = True,
     budget: Annotated[
         str | None, typer.Option(help="Most time to train for: 90s, 5m, 1h.", rich_help_panel=_TRAIN)
     ] = None,
@@ -164,6 +188,11 @@ def fit(
             epochs=epochs,
             batch_size=batch_size,
             learning_rate=learning_rate,
+            optimizer=optimizer,
+            schedule=schedule,
+            decay=decay,
+            loss=loss,
+            hold_out=hold_out,
             budget=parse_seconds(budget),
             seed=seed,
             device=device,
@@ -263,7 +292,7 @@ def run_fit(
 
 
 def _parse_options(given: list[str]) -> dict[str, Any]:
-    """`key=value` pairs; values are numbers, or lists of numbers such as 32,64."""
+    """`key=value` pairs; values are numbers, lists of numbers such as 32,64, or words such as full or conv-small."""
     options: dict[str, Any] = {}
     for text in given:
         key, equals, value = text.partition("=")
@@ -271,10 +300,13 @@ def _parse_options(given: list[str]) -> dict[str, Any]:
             numbers = [float(part) if "." in part else int(part) for part in value.split(",")]
         except ValueError:
             numbers = []
-        if not equals or not numbers:
-            msg = f"--option {text!r} is not NAME=NUMBER, such as latent_dim=16 or filters=32,64."
+        word = value.strip()
+        if not equals or not (numbers or word.replace("-", "").isalnum()):
+            msg = (
+                f"--option {text!r} is not NAME=NUMBER or NAME=WORD, such as latent_dim=16, filters=32,64 or on=pixels."
+            )
             raise ParameterError(msg)
-        options[key.strip()] = tuple(numbers) if len(numbers) > 1 else numbers[0]
+        options[key.strip()] = tuple(numbers) if len(numbers) > 1 else numbers[0] if numbers else word
     return options
 
 

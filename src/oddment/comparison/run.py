@@ -46,7 +46,8 @@ def compare(
     Args:
         data: labelled images.
         models: registered names.
-        baselines: registered names of the classical ones; they differ only in what is said of them.
+        baselines: registered names of the classical ones, which differ only in what is said of them; models
+            that are not trained by gradients count as such wherever they are named.
         seeds: of split, start and order; the same for every model.
         settings: of all fits; model and seed are set here. The default unless given.
         folder: where `compare.json` keeps each result as it comes; what it holds already is not fitted again.
@@ -81,7 +82,7 @@ def compare(
         else:
             result.resumed += 1
         result.entries.append(entry)
-    rank(result, set(baselines), bootstrap)
+    rank(result, {*baselines, *_untrained(names)}, bootstrap)
     return result
 
 
@@ -104,6 +105,13 @@ def _checked(models: Sequence[str], baselines: Sequence[str], seeds: Sequence[in
     if problems:
         raise ParameterError(" ".join(problems))
     return names
+
+
+def _untrained(names: Sequence[str]) -> list[str]:
+    """The names of models that are computed, not descended to: baselines, however they were named."""
+    from oddment.models import get_spec
+
+    return [name for name in names if name != "auto" and not get_spec(name).trains]
 
 
 def _enter(data: LabelledSet, settings: Settings, progress: Progress) -> Entry:

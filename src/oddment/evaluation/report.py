@@ -243,8 +243,16 @@ def class_grid(result: Evaluation, *, brief: bool = False) -> Grid:
         for item in result.classes
     ]
     if brief:
-        short = [(f"{row[0]} (anomaly)" if row[1] == "anomaly" else row[0], *row[2:6]) for row in rows]
-        return Grid((columns[0], *columns[2:6]), short)
+        short = [
+            (
+                f"{item.label} (anomaly)" if item.is_anomaly else item.label,
+                f"{item.flagged:,} of {item.total - item.rejected:,}",
+                str(item.rate),
+                str(item.auroc),
+            )
+            for item in result.classes
+        ]
+        return Grid(("class", "flagged", "share", "AUROC"), short)
     return Grid(columns, rows)
 
 

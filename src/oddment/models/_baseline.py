@@ -9,7 +9,6 @@ Padding is filled with the mean image: it takes part in no distance with its con
 
 from __future__ import annotations
 
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,8 +21,6 @@ from oddment.models._base import Autoencoder, Batch, Leftover
 from oddment.models._registry import Shape, build, get_spec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from numpy.typing import NDArray
 
     from oddment.models._base import Passes
@@ -66,7 +63,7 @@ class Baseline(Autoencoder):
         width = shape.pixels if self.inner is None else _latent_width(self.inner, shape)
         self.register_buffer("centre", torch.full((1, width), 0.5))
         self.register_buffer("variance", torch.ones(1, width))
-        self.register_buffer("basis", torch.eye(min(n_components, width), width))
+        self.register_buffer("basis", torch.full((min(n_components, width), width), width**-0.5))
 
     @property
     def width(self) -> int:
@@ -87,8 +84,8 @@ class Baseline(Autoencoder):
         raise NotImplementedError
 
     def redraw(self, latent: Tensor) -> Tensor:
-        """Return the features (N, width) of a normal image for a latent (N, L); the mean image unless there is better."""
-        return torch.zeros_like(self.centre[:, : self.width]).expand(len(latent), -1)
+        """Return the features (N, width) of a normal image for a latent (N, L); of the mean image unless overridden."""
+        return torch.zeros_like(self.centre[:, : self.width]).expand(latent.shape[0], -1)
 
     # --- from images to features and back
 
@@ -148,23 +145,19 @@ class Baseline(Autoencoder):
 
     # --- fitting
 
-    def settle(self, training: Passes, validation: Passes) -> None:
+    def settle(self, normal: Passes) -> None:
         """Fit to all normal pictures, or to as many as are kept."""
         if self.inner is not None:
-            self.inner.settle(training, validation)
+            self.inner.settle(normal)
         self.eval()
-
-        def pictures() -> Iterator[Batch]:
-            return chain(training(), validation())
-
-        self._measure(pictures)
-        rows = self._gather(pictures)
+        self._measure(normal)
+        rows = self._gather(normal)
         if self.n_components:
             self.basis = _principal(rows, self.n_components, self.seed)
             rows = rows @ self.basis.numpy().T
         self.learn(rows)
 
-    def _measure(self, pictures: Callable[[], Iterator[Batch]]) -> None:
+    def _measure(self, pictures: Passes) -> None:
         """Set mean and variance of each feature over the pictures in which it is real."""
         self.centre = torch.zeros_like(self.centre)
         moments = torch.zeros(3, self.centre.shape[1], dtype=torch.float64)
@@ -177,7 +170,7 @@ class Baseline(Autoencoder):
         self.centre = mean.float()[None]
         self.variance = (second / count - mean.square()).clamp_min(0).float()[None]
 
-    def _gather(self, pictures: Callable[[], Iterator[Batch]]) -> NDArray[np.float32]:
+    def _gather(self, pictures: Passes) -> NDArray[np.float32]:
         """Return centred features (n, F) of all pictures, or of `references` of them, equally likely each.
 
         Source:

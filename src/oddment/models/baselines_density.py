@@ -2,7 +2,8 @@
 
 Sources:
     gaussian: an industrial-AI lecture notebook (reference system 3), univariate and multivariate Gaussian densities;
-        the low rank of large covariances is Tipping and Bishop, "Probabilistic principal component analysis" (1999), eq. 7.
+        the low rank of large covariances is Tipping and Bishop, "Probabilistic principal component analysis" (1999),
+        eq. 7.
     pca: Jackson and Mudholkar, "Control procedures for residuals associated with principal component analysis" (1979).
     elliptic-envelope: Rousseeuw and Van Driessen, "A fast algorithm for the minimum covariance determinant estimator"
         (1999), as scikit-learn's EllipticEnvelope has it.
@@ -35,19 +36,20 @@ _MOST_DIRECTIONS = 1024
 class GaussianBaseline(Baseline):
     """A Gaussian for each feature, or one over all of them.
 
-    The map is the squared distance from the mean in standard deviations, pixel by pixel, and 1 is what a normal image has
-    on average; its mean is the squared Mahalanobis distance divided by the number of features. With `score="density"` it
-    is minus the log density, in nats a feature: a threshold t on it is the density threshold exp(-t · features). That may
-    be negative, where a heat map shows nothing.
+    The map is the squared distance from the mean in standard deviations, pixel by pixel; 1 is what a normal image has
+    on average. Its mean is the squared Mahalanobis distance divided by the number of features. With `measure="density"`
+    it is minus the log density, in nats a feature: a threshold t on it is the density threshold exp(-t · features). It
+    may be negative, where a heat map shows nothing.
 
-    With one covariance over all, the distance is split among pixels by the symmetric root of the precision, which is the
-    whitening that stays closest to the image itself (Kessy, Lewin and Strimmer, "Optimal whitening and decorrelation", 2018).
+    With one covariance over all, the distance is split among pixels by the symmetric root of the precision, the
+    whitening that stays closest to the image itself (Kessy, Lewin and Strimmer, "Optimal whitening and decorrelation",
+    2018).
 
     Args:
         shape: channels, height and width of the images.
         on: "pixels" or an autoencoder.
         covariance: "diagonal" (univariate) or "full" (multivariate).
-        score: "mahalanobis" or "density".
+        measure: "mahalanobis" or "density".
         regularisation: added to every variance, in the features' unit squared: pixels that never change have none.
         references: most images that a full covariance is estimated from.
     """
@@ -59,13 +61,13 @@ class GaussianBaseline(Baseline):
     middle: Tensor
 
     def __init__(
-        self, shape: Shape, *, on: str, covariance: str, score: str, regularisation: float, references: int
+        self, shape: Shape, *, on: str, covariance: str, measure: str, regularisation: float, references: int
     ) -> None:
         super().__init__(shape, on=on, references=references)
         check_options(regularisation=(regularisation, 1e-9))
         _check_choice("covariance", covariance, ("diagonal", "full"))
-        _check_choice("score", score, ("mahalanobis", "density"))
-        self.full, self.density, self.regularisation = covariance == "full", score == "density", regularisation
+        _check_choice("measure", measure, ("mahalanobis", "density"))
+        self.full, self.density, self.regularisation = covariance == "full", measure == "density", regularisation
         self.register_buffer("middle", torch.zeros(1, self.width))
         self.register_buffer("directions", torch.zeros(1, self.width))
         self.register_buffer("shrink", torch.zeros(1, 1))
@@ -190,7 +192,7 @@ class EllipticEnvelopeBaseline(Baseline):
 
     def redraw(self, latent: Tensor) -> Tensor:
         """Return the robust mean."""
-        return self.middle.expand(len(latent), -1)
+        return self.middle.expand(latent.shape[0], -1)
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -203,13 +205,13 @@ register(
     ModelSpec(
         name="gaussian",
         summary="a Gaussian density, of each pixel or of all together (reference system 3); fitted in one pass",
-        build=lambda shape, **options: GaussianBaseline(shape, **options),
+        build=GaussianBaseline,
         trains=False,
         side=SIDE,
         options={
             "on": PIXELS,
             "covariance": "diagonal",
-            "score": "mahalanobis",
+            "measure": "mahalanobis",
             "regularisation": 0.01,
             "references": 10_000,
         },
@@ -220,7 +222,7 @@ register(
     ModelSpec(
         name="pca",
         summary="what the principal components of normal images cannot redraw; fitted in one pass",
-        build=lambda shape, **options: PcaBaseline(shape, **options),
+        build=PcaBaseline,
         trains=False,
         side=SIDE,
         options={"on": PIXELS, "n_components": 32, "references": 10_000},
@@ -231,7 +233,7 @@ register(
     ModelSpec(
         name="elliptic-envelope",
         summary="a robust Gaussian on principal components; fitted in one pass",
-        build=lambda shape, **options: EllipticEnvelopeBaseline(shape, **options),
+        build=EllipticEnvelopeBaseline,
         trains=False,
         side=SIDE,
         options={"on": PIXELS, "n_components": 32, "references": 5000},

@@ -1,11 +1,12 @@
 """Isolation forest: how few random cuts it takes to part an image from all others.
 
-Source: Liu, Ting and Zhou, "Isolation forest" (2008), eq. 2, as scikit-learn has it. Its trees become arrays of nodes, and
-an image walks down all trees at once, one gather a level.
+Source: Liu, Ting and Zhou, "Isolation forest" (2008), eq. 2, as scikit-learn has it. Its trees become arrays of nodes,
+and an image walks down all trees at once, one gather a level.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -70,12 +71,12 @@ class IsolationForestBaseline(Baseline):
 
     def judge(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Return the score, and the mean path in usual ones as the latent."""
-        node = self.roots.expand(len(features), -1)  # (N, trees)
+        node = self.roots.expand(features.shape[0], -1)  # (N, trees)
         for _ in range(self.depth):  # a leaf leads to itself
             right = features.gather(1, self.feature[node]) > self.cut[node]
             node = self.leads[2 * node + right.long()]
         path = self.path[node].mean(1, keepdim=True)
-        return torch.exp2(-path), path
+        return torch.exp(-math.log(2) * path), path
 
 
 class _Nodes(NamedTuple):
@@ -115,7 +116,7 @@ register(
     ModelSpec(
         name="isolation-forest",
         summary="how few random cuts part an image from all others; fitted in one pass",
-        build=lambda shape, **options: IsolationForestBaseline(shape, **options),
+        build=IsolationForestBaseline,
         trains=False,
         side=SIDE,
         options={"on": PIXELS, "n_estimators": 100, "max_samples": 256, "n_components": 0, "references": 10_000},

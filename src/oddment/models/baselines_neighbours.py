@@ -6,7 +6,7 @@ fitted finds itself among its neighbours; only scores of other images, such as t
 Sources:
     knn: Ramaswamy, Rastogi and Shim, "Efficient algorithms for mining outliers from large data sets" (2000). Differs in
         the mean over the k nearest (Angiulli and Pizzuti, 2002) of the squared distance.
-    local-outlier-factor: Breunig, Kriegel, Ng and Sander, "LOF: identifying density-based local outliers" (2000), eq. 6.
+    local-outlier-factor: Breunig, Kriegel, Ng and Sander, "LOF: identifying density-based local outliers" (2000).
     one-class-svm: Schölkopf et al., "Estimating the support of a high-dimensional distribution" (2001).
     The last two as scikit-learn has them.
 """
@@ -194,7 +194,7 @@ register(
     ModelSpec(
         name="knn",
         summary="squared difference to the nearest normal images; fitted in one pass",
-        build=lambda shape, **options: KnnBaseline(shape, **options),
+        build=KnnBaseline,
         trains=False,
         side=SIDE,
         options={"on": PIXELS, "k": 2, "references": 10_000},
@@ -205,7 +205,7 @@ register(
     ModelSpec(
         name="local-outlier-factor",
         summary="how much less crowded an image lies than its neighbours; fitted in one pass",
-        build=lambda shape, **options: LocalOutlierFactorBaseline(shape, **options),
+        build=LocalOutlierFactorBaseline,
         trains=False,
         side=SIDE,
         options={"on": PIXELS, "n_neighbors": 20, "n_components": 0, "references": 10_000},
@@ -216,7 +216,7 @@ register(
     ModelSpec(
         name="one-class-svm",
         summary="a boundary around normal images, by a radial kernel; fitted in one pass",
-        build=lambda shape, **options: OneClassSvmBaseline(shape, **options),
+        build=OneClassSvmBaseline,
         trains=False,
         side=SIDE,
         options={"on": PIXELS, "nu": 0.1, "gamma": 0.0, "n_components": 0, "references": 5000},

@@ -9,11 +9,12 @@ anomaly detection" (2021), and Li et al., "CutPaste" (2021); the predicted varia
 the mean and variance of the target probability distribution" (1994), eq. 2; the covariance of what is left over after
 Ledoit and Wolf, "A well-conditioned estimator for large-dimensional covariance matrices" (2004).
 Differs in the order: the residual is divided by the predicted deviation first and whitened over channels afterwards,
-with the covariance of normal pictures that the network has not descended on.
+and in a ridge that keeps the whitening from going all the way.
 """
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -34,11 +35,11 @@ _STRIDE = CELL << _STEPS_DOWN
 _WIDEST = 6.0  # standard deviations that a feature may lie from its mean
 _SMALLEST_DEVIATION = 0.05  # of a feature; a channel that is constant on normals must not magnify noise
 _LOG_VARIANCE = (-6.0, 4.0)
-# Added to the variance of what is left over, which is about 1: a direction that no normal picture uses stays finite.
-_RIDGE = 0.01
-_WHITENING_CELLS = 40_000
-_CELLS_OF_PICTURE = 1024
-_LEAST_HELD_OUT = 8  # pictures
+# Added to the covariance of what is left over, whose diagonal is about 1. Whitening alone weighs directions that hardly
+# vary as much as those that hold defects: 0.3 raised AUROC on magnetic tiles by .01 and .04 (two splits) over 0.01.
+_RIDGE = 0.3
+_CELLS = 60_000  # that the covariance is fitted to at least, where there are so many, and at most twice as many
+_SPARSEST = 27  # every so many cells of a picture, before whole batches are skipped
 _RECTANGLES = 4
 
 
@@ -176,31 +177,32 @@ class PhotographAutoencoder(Autoencoder):
         return _surprise(clean, self._draw(self._encode(clean, valid)), valid)
 
     def settle(self, training: Passes, validation: Passes) -> None:
-        """Fit mean and covariance of what is left over of normal cells, of held-out ones where there are enough."""
-        held_out = self._standardised_cells(validation(), _LEAST_HELD_OUT)
-        cells = held_out if held_out is not None else self._standardised_cells([*training(), *validation()], 1)
-        if cells is None:
-            return
+        """Fit mean and covariance of what is left over of normal cells, of both: held-out ones alone did no better."""
         from sklearn.covariance import ledoit_wolf  # half a second, paid only by training
 
-        cells = _thin(cells, _WHITENING_CELLS).double()
+        cells = self._standardised_cells(chain(training(), validation())).double()
         usual = cells.mean(0)
         covariance = torch.from_numpy(ledoit_wolf((cells - usual).numpy(), assume_centered=True)[0])
         precision = torch.linalg.inv(covariance + _RIDGE * torch.eye(len(usual), dtype=torch.float64))
         self.usual.copy_(usual)
         self.whitening.copy_(torch.linalg.cholesky(precision).T)
 
-    def _standardised_cells(self, batches: Iterable[Batch], least: int) -> Tensor | None:
-        """Return what is left over of all cells that count, (M, F); None from fewer than `least` pictures."""
+    def _standardised_cells(self, batches: Iterable[Batch]) -> Tensor:
+        """Return what is left over of cells that count, (M, F): of all, or evenly thinned to some _CELLS."""
         self.eval()
-        found, pictures = [], 0
-        for batch in batches:
+        kept: list[Tensor] = []
+        step = 1
+        for index, batch in enumerate(batches):
+            if index % max(1, step // _SPARSEST):
+                continue  # so many pictures that most need not go through the network
             features, valid = self._inputs(batch)
             clean = self._normalise(features, valid)
-            cells = _cells(_residual(clean, self._draw(self._encode(clean, valid))), valid).cpu()
-            found.append(_thin(cells, _CELLS_OF_PICTURE * len(clean)))
-            pictures += len(clean)
-        return torch.cat(found) if pictures >= least else None
+            left = _residual(clean, self._draw(self._encode(clean, valid)))
+            kept.append(_cells(left, valid).cpu()[:: min(step, _SPARSEST)])
+            if sum(map(len, kept)) > 2 * _CELLS:
+                # Thirds, not halves: an odd step meets every column of a grid of even width.
+                kept, step = [torch.cat(kept)[::3]], 3 * step
+        return torch.cat(kept)
 
     def _inputs(self, batch: Batch) -> tuple[Tensor, Tensor]:
         features, valid = batch.inputs or self.inputs(batch)
@@ -211,8 +213,8 @@ class PhotographAutoencoder(Autoencoder):
     def leftover(self, batch: Batch) -> Leftover:
         """Return map, reconstruction and latent.
 
-        The map is the squared Mahalanobis distance of what is left over, divided by the number of features: 1 is what a
-        cell of a normal picture has on average.
+        The map is the squared Mahalanobis distance of what is left over, divided by the number of features: somewhat
+        below 1 in a usual cell of a normal picture, whatever the material.
         """
         exposure = expose(batch.images, batch.mask)
         features, valid = self.texture(batch.images, batch.mask)
@@ -241,11 +243,6 @@ def _surprise(clean: Tensor, drawn: _Drawn, valid: Tensor) -> Tensor:
 def _cells(features: Tensor, valid: Tensor) -> Tensor:
     """Return (M, F): the features (N, F, h, w) of the cells that count."""
     return features.permute(0, 2, 3, 1)[valid[:, 0] > 0]
-
-
-def _thin(cells: Tensor, most: int) -> Tensor:
-    """Return at most `most` of the rows, evenly spaced; an odd step meets every column of a grid of even width."""
-    return cells[:: -(-len(cells) // most) | 1] if len(cells) > most else cells
 
 
 def corrupt(clean: Tensor, generator: torch.Generator) -> Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from oddment.errors import ParameterError
-from oddment.plot.style import INK, MUTED, PALETTE, new_axes, tidy, title
+from oddment.plot.style import INK, MUTED, PALETTE, log_scale, new_axes, tidy, title
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -124,7 +124,7 @@ def loss_curves(
         axes.plot(range(1, len(values) + 1), values, marker=marker, markersize=4, label=name, **_line(number))
     positive = [value for values in curves.values() for value in values if value > 0]
     if log or (log is None and positive and max(positive) > 10 * min(positive)):
-        axes.set_yscale("log")
+        log_scale(axes, "y")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.legend(**_legend())
     title(axes, heading)

@@ -6,21 +6,25 @@ import math
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
 
 from oddment.errors import ParameterError
-from oddment.plot.style import INK, MUTED, format_number, new_figure
+from oddment.plot.style import INK, MUTED, format_number
 from oddment.report.pictures import render_heat_map
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
     from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["heat_maps", "reconstructions", "sample_strip"]
 
 _MOST = 64
+# Inches: around and between images, and a line of text. Pixels an inch of what is drawn.
+_EDGE, _BETWEEN, _LINE, _FINE = 0.1, 0.07, 0.17, 144
 
 
 def reconstructions(
@@ -117,54 +121,94 @@ def sample_strip(
 
 def _rows(rows: dict[str, Sequence[NDArray[Any]]], captions: list[str], heading: str | None) -> Figure:
     """A row of images for each name, a column for each image, captions below the last row."""
-    count = len(captions)
-    aspect = float(np.median([image.shape[0] / image.shape[1] for image in next(iter(rows.values()))]))
-    side = float(np.clip(12 / count, 0.75, 1.7))
-    lines = max(caption.count("\n") + 1 if caption else 0 for caption in captions)
-    height = len(rows) * (side * aspect + 0.06) + 0.17 * lines + (0.4 if heading else 0.1)
-    figure = new_figure(count * (side + 0.06) + (0.7 if any(rows) else 0.1), height)
-    grid = figure.subplots(len(rows), count, squeeze=False, gridspec_kw={"wspace": 0.04, "hspace": 0.04})
-    for line, (name, images) in zip(grid, rows.items(), strict=True):
-        for column, (axes, image) in enumerate(zip(line, images, strict=True)):
-            _show(axes, image)
-            if not column:
-                axes.set_ylabel(name, fontsize=9, color=MUTED)
-    for axes, caption in zip(grid[-1], captions, strict=True):
-        axes.set_xlabel(caption, fontsize=8 if side > 0.9 else 7, color=INK)
-    _head(figure, heading)
+    aspect, side = _aspect(next(iter(rows.values()))), float(np.clip(12 / len(captions), 0.75, 1.7))
+    left = 0.32 if any(rows) else _EDGE
+    below = _EDGE + _LINE * max(caption.count("\n") + 1 if caption else 0 for caption in captions)
+    figure, axes, place = _sheet(list(rows.values()), (side, side * aspect), (left, below), heading)
+    for line, name in enumerate(rows):
+        x, y = place(line, 0)
+        axes.text(x - 0.06, y + side * aspect / 2, name, rotation=90, ha="right", va="center", fontsize=9, color=MUTED)
+    for column, caption in enumerate(captions):
+        x, y = place(len(rows) - 1, column)
+        axes.text(x + side / 2, y + side * aspect + 0.05, caption, ha="center", va="top", color=INK,
+                  fontsize=8 if side > 0.9 else 7)  # fmt: skip
     return figure
 
 
 def _stack(
     originals: Sequence[NDArray[Any]], redrawn: Sequence[NDArray[Any]], captions: list[str], heading: str | None
 ) -> Figure:
-    aspect = float(np.median([image.shape[0] / image.shape[1] for image in originals]))
-    figure = new_figure(3.2, len(captions) * (1.2 * aspect + 0.08) + 0.5)
-    grid = figure.subplots(len(captions), 2, squeeze=False, gridspec_kw={"wspace": 0.04, "hspace": 0.06})
-    for line, image, other, caption in zip(grid, originals, redrawn, captions, strict=True):
-        _show(line[0], image)
-        _show(line[1], other)
-        line[0].set_ylabel(caption, fontsize=8, color=INK, rotation=0, ha="right", va="center", labelpad=8)
-    for axes, name in zip(grid[0], ("original", "redrawn"), strict=True):
-        axes.set_title(name, fontsize=9, color=MUTED)
-    _head(figure, heading)
+    """A pair a line, captions to the left."""
+    side, aspect = 1.3, _aspect(originals)
+    longest = max((len(part) for caption in captions for part in caption.split("\n")), default=0)
+    pairs = list(zip(originals, redrawn, strict=True))
+    figure, axes, place = _sheet(pairs, (side, side * aspect), (_EDGE + 0.075 * longest, _LINE + _EDGE), heading)
+    for line, caption in enumerate(captions):
+        x, y = place(line, 0)
+        axes.text(x - 0.08, y + side * aspect / 2, caption, ha="right", va="center", fontsize=8, color=INK)
+    for column, name in enumerate(("original", "redrawn")):
+        x, y = place(len(pairs) - 1, column)
+        axes.text(x + side / 2, y + side * aspect + 0.05, name, ha="center", va="top", fontsize=9, color=MUTED)
     return figure
 
 
-def _show(axes: Axes, image: NDArray[Any]) -> None:
-    shown = _shown(image)
-    # Few pixels are drawn as they are; photographs may be smoothed.
-    smooth = "nearest" if max(shown.shape[:2]) <= 96 else "antialiased"
-    axes.imshow(shown, cmap="gray", vmin=0, vmax=255, interpolation=smooth)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set_color("#dfe0de")
+def _sheet(
+    lines: Sequence[Sequence[NDArray[Any]]],
+    cell: tuple[float, float],
+    margins: tuple[float, float],
+    heading: str | None,
+) -> tuple[Figure, Axes, Callable[[int, int], tuple[float, float]]]:
+    """A figure with all images drawn as one, its axes in inches from the upper left, and where each image lies.
 
+    One picture instead of an axes for each image: forty times as fast.
 
-def _head(figure: Figure, heading: str | None) -> None:
+    Args:
+        lines: images, line by line.
+        cell: width and height of an image in inches.
+        margins: to the left and below, in inches.
+        heading: title.
+    """
+    above = 0.4 if heading else _EDGE
+    columns = len(lines[0])
+    width = margins[0] + columns * (cell[0] + _BETWEEN) + _EDGE
+    height = above + len(lines) * (cell[1] + _BETWEEN) + margins[1]
+    figure = Figure(figsize=(max(width, 0.095 * len(heading or "")), height), facecolor="white")
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+    axes.set_axis_off()
+    size = (round(cell[0] * _FINE), round(cell[1] * _FINE))
+    step = (round((cell[0] + _BETWEEN) * _FINE), round((cell[1] + _BETWEEN) * _FINE))
+    canvas = Image.new("RGB", (step[0] * columns, step[1] * len(lines)), "white")
+    for line, images in enumerate(lines):
+        for column, image in enumerate(images):
+            canvas.paste(_fitted(image, size), (step[0] * column, step[1] * line))
+    right, bottom = margins[0] + canvas.width / _FINE, above + canvas.height / _FINE
+    axes.imshow(canvas, extent=(margins[0], right, bottom, above), interpolation="antialiased", aspect="auto")
+    axes.set_xlim(0, figure.get_figwidth())
+    axes.set_ylim(height, 0)
     if heading:
-        figure.suptitle(heading, x=0.01, ha="left", fontsize=11, fontweight="bold", color=INK)
+        axes.text(_EDGE, 0.21, heading, ha="left", va="center", fontsize=11, fontweight="bold", color=INK)
+
+    def place(line: int, column: int) -> tuple[float, float]:
+        return margins[0] + column * step[0] / _FINE, above + line * step[1] / _FINE
+
+    return figure, axes, place
+
+
+def _fitted(image: NDArray[Any], size: tuple[int, int]) -> Image.Image:
+    """An image in the middle of a cell of `size` pixels, its aspect ratio kept."""
+    picture = Image.fromarray(_shown(image)).convert("RGB")
+    scale = min(size[0] / picture.width, size[1] / picture.height)
+    # Few pixels are shown as the squares they are; photographs are smoothed.
+    how = Image.Resampling.NEAREST if scale > 1.5 else Image.Resampling.LANCZOS
+    target = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    cell = Image.new("RGB", size, "white")
+    cell.paste(picture.resize(target, how, reducing_gap=2.0), ((size[0] - target[0]) // 2, (size[1] - target[1]) // 2))
+    return cell
+
+
+def _aspect(images: Sequence[NDArray[Any]]) -> float:
+    return float(np.median([image.shape[0] / image.shape[1] for image in images]))
 
 
 def _shown(image: NDArray[Any]) -> NDArray[np.uint8]:

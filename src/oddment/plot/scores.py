@@ -19,6 +19,7 @@ from oddment.plot.style import (
     PALETTE,
     THRESHOLD,
     format_number,
+    log_scale,
     new_axes,
     tidy,
     title,
@@ -83,7 +84,7 @@ def score_histogram(
         axes.axvline(threshold, color=THRESHOLD, linestyle="--", linewidth=1.5,
                      label=f"threshold {format_number(threshold)}")  # fmt: skip
     if log:
-        axes.set_xscale("log")
+        log_scale(axes, "x")
     axes.legend(frameon=False, fontsize=9, labelcolor=INK)
     title(axes, heading)
     return figure
@@ -138,7 +139,7 @@ def error_by_index(
         _threshold_line(axes, threshold)
     every = np.concatenate(list(curves.values()))
     if _spans(every) if log is None else log:
-        axes.set_yscale("log")
+        log_scale(axes, "y")
     axes.set_xlim(-0.5, count - 0.5)
     if heading:
         # Room for the names of the bands between the title and the axes.
@@ -227,7 +228,7 @@ def _draw_bands(axes: Axes, bands: list[tuple[str, int, int]], anomalies: Sequen
         elif number % 2:
             axes.axvspan(start - 0.5, stop - 0.5, color=MUTED, alpha=0.07, linewidth=0, zorder=0)
         # A long name on a narrow band would run into its neighbour's.
-        if (stop - start) / total >= max(_SHORTEST_BAND, 0.0125 * len(name)) or (is_odd and len(odd) == 1):
+        if (stop - start) / total >= max(_SHORTEST_BAND, 0.011 * len(name)) or (is_odd and len(odd) == 1):
             axes.text((start + stop - 1) / 2, 1.02, name, transform=above, ha="center", va="bottom", fontsize=9,
                       color=colours[name] if is_odd else MUTED, fontweight="bold" if is_odd else "normal")  # fmt: skip
     return colours

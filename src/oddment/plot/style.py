@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,6 +24,7 @@ __all__ = [
     "THRESHOLD",
     "as_png",
     "format_number",
+    "log_scale",
     "new_axes",
     "new_figure",
     "save",
@@ -71,6 +73,16 @@ def tidy(axes: Axes, *, x: str = "", y: str = "", grid: bool = True) -> None:
         axes.grid(color=_GRID, linewidth=0.8)
     axes.set_xlabel(x, fontsize=10, color=INK)
     axes.set_ylabel(y, fontsize=10, color=INK)
+
+
+def log_scale(axes: Axes, side: Literal["x", "y"]) -> None:
+    """Make an axis logarithmic, with plain numbers at 1, 2 and 5 of each power of ten, or at powers alone."""
+    (axes.set_xscale if side == "x" else axes.set_yscale)("log")
+    axis = axes.xaxis if side == "x" else axes.yaxis
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 1e3 * low else (1.0,), numticks=9))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def title(axes: Axes, text: str | None) -> None:

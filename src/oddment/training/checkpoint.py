@@ -57,7 +57,7 @@ class Checkpoint:
         """
         try:
             data = self.path.read_bytes()
-            about = json.loads(_metadata(data)["oddment"])
+            about = dict(json.loads(_metadata(data)["oddment"]))
             tensors = load(data)
         except FileNotFoundError as error:
             msg = f"{self.path}: there is no checkpoint to resume from. Run again without --resume."

@@ -57,6 +57,8 @@ class Settings:
         keep: the weights that stay: of the "best" epoch, or of the "last".
         early_stopping: stop when the validation loss no longer falls.
         partial_batches: train on the rest of an epoch that fills no batch as well.
+        ranges: the values that become 0 and 1, by type, such as {"uint8": (0, 255)}; the type's own, or for floats and
+            deep images what was seen, where not given.
         hold_out: False trains on every image and holds none out: the rule must then be over training scores, or fixed.
     """
 
@@ -83,6 +85,7 @@ class Settings:
     keep: KeepName = "best"
     early_stopping: bool = True
     partial_batches: bool = False
+    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
     hold_out: bool = True
 
     def check(self) -> None:

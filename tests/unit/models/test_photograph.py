@@ -161,27 +161,28 @@ def test_corruption_spoils_three_quarters_by_the_generator_alone() -> None:
     assert 0.65 < touched < 0.85
 
 
-def test_whitening_makes_the_score_of_normal_cells_one() -> None:
-    """The map's mean over the pictures that it was settled on is 1, but for what keeps the covariance from singular."""
+def _settled(count: int) -> Any:
+    """A model settled on pictures of noise, and its map of them."""
     model = _model(1)
-    images = torch.rand(10, 1, 64, 96, generator=torch.Generator().manual_seed(0))
-    batch = Batch(images, torch.ones(10, 1, 64, 96))
+    images = torch.rand(count, 1, 64, 96, generator=torch.Generator().manual_seed(0))
+    batch = Batch(images, torch.ones(count, 1, 64, 96))
     with torch.no_grad():
         model.begin(lambda: iter([batch]))
-        model.settle(lambda: iter(()), lambda: iter([batch]))
-        mean = float(model.leftover(batch).anomaly_map.mean())
-    assert 0.7 < mean < 1.1
+        model.settle(lambda: iter([batch]), lambda: iter(()))
+        return model, model.leftover(batch).anomaly_map
 
 
-def test_settling_on_few_pictures_takes_all_there_are() -> None:
-    """With fewer than eight held-out pictures those of training are added."""
-    model = _model(1)
-    batch = Batch(torch.rand(3, 1, 64, 96), torch.ones(3, 1, 64, 96))
-    with torch.no_grad():
-        model.begin(lambda: iter([batch]))
-        model.settle(lambda: iter([batch]), lambda: iter([batch]))
-    assert not torch.equal(model.whitening, torch.eye(len(model.whitening)))
-    assert torch.isfinite(model.whitening).all()
+@pytest.mark.parametrize("count", [1, 10])
+def test_the_map_of_normal_pictures_is_somewhat_below_one(count: int) -> None:
+    """Its unit is that of the covariance it was settled with, of however few pictures."""
+    assert 0.3 < float(_settled(count)[1].mean()) < 1.1
+
+
+def test_many_cells_are_thinned_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whitening of a third of the cells is close to that of all."""
+    every = _settled(10)[0].whitening
+    monkeypatch.setattr("oddment.models.photograph._CELLS", 1000)
+    assert float((_settled(10)[0].whitening - every).abs().max()) < 0.2 * float(every.abs().max())
 
 
 def _looked(width: int, height: int, *, same_aspect: bool = True) -> Survey:

@@ -99,7 +99,7 @@ def test_backward_reaches_every_parameter(trained: str, shape: Shape) -> None:
 def test_loss_falls_on_a_tiny_set(trained: str) -> None:
     """Thirty steps on eight pictures lower training and validation loss."""
     shape = Shape(1, HEIGHT, WIDTH)
-    model, batch, chance = make(name, shape), pictures(shape, 8), generator()
+    model, batch, chance = make(trained, shape), pictures(shape, 8), generator()
     with torch.no_grad():
         model.begin(lambda: iter([batch]))
     optimizer = torch.optim.Adam(model.parameters(), get_spec(trained).learning_rate)
@@ -148,7 +148,7 @@ def test_onnx_runtime_scores_like_torch(name: str, shape: Shape) -> None:
     model, batch = make(name, shape).eval(), pictures(shape, 12)
     with torch.no_grad():
         model.begin(lambda: iter([batch]))
-        model.settle(lambda: iter([batch]), lambda: iter([batch]))
+        model.settle(lambda: iter([batch]))
     graph = ScoringGraph(model, shape).eval()
     session = onnxruntime.InferenceSession(export(graph), providers=["CPUExecutionProvider"])
     valid = torch.tensor([[0, 0, HEIGHT, WIDTH * 2 // 3]] * 12)
