@@ -33,7 +33,12 @@ def commands() -> list[tuple[str, ...]]:
 
 def page() -> str:
     """Return the whole page."""
-    parts = ["# Every command and option", "", "Made from the commands' own help by `python tools/make_cli_docs.py`.", ""]
+    parts = [
+        "# Every command and option",
+        "",
+        "Made from the commands' own help by `python tools/make_cli_docs.py`.",
+        "",
+    ]
     for arguments in [(), *commands()]:
         parts += [f"## oddment {' '.join(arguments)}".rstrip(), "", "```text", help_text(*arguments), "```", ""]
     return "\n".join(parts)

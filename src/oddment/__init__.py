@@ -49,7 +49,15 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - any public object
     if name not in _HOMES:
         msg = f"module 'oddment' has no attribute {name!r}"
         raise AttributeError(msg)
-    return getattr(import_module(_HOMES[name]), name)
+    try:
+        return getattr(import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name and error.name.split(".")[0] in ("torch", "sklearn", "scipy"):
+            from oddment.errors import MissingExtraError
+
+            msg = f"{name} needs the training half (missing: {error.name}): pip install 'oddment[train]'."
+            raise MissingExtraError(msg) from error
+        raise
 
 
 def __dir__() -> list[str]:

@@ -103,7 +103,7 @@ def _data(info: Mapping[str, Any]) -> dict[str, str]:
         return {}
     return {
         "images": f"{info['usable']:,} usable, {info['rejected']:,} rejected",
-        "split": f"{info['training']:,} training, {info['validation']:,} validation, {info['calibration']:,} calibration",
+        "split": ", ".join(f"{info[part]:,} {part}" for part in ("training", "validation", "calibration")),
         "independent groups": f"{info['groups']:,} (near duplicates and groups share a side)",
         "exact duplicates": f"{info['exact_duplicates']:,}",
         "median size": "×".join(map(str, info["median_size"])),

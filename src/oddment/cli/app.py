@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import oddment
-from oddment.cli import compare, data, demo, evaluate, find, fit, inspect, threshold
+from oddment.cli import compare, data, demo, evaluate, find, fit, inspect, recipe, threshold
 
 __all__ = ["app", "main"]
 
@@ -33,6 +33,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(compare.compare)
 app.command("inspect")(inspect.inspect)
 app.add_typer(data.app, name="data")
+app.add_typer(recipe.app, name="recipe")
 
 
 def _version(asked: bool) -> None:

@@ -159,17 +159,15 @@ def print_summary(search: Search, summary: Summary, *, most: int = 10) -> None:
         elif row["rank"] and row["rank"] <= most:
             best.append(row)
     state = "" if summary.complete else " so far (interrupted; --resume finishes it)"
-    out.print(
-        f"[bold]{summary.scored:,} scored, {summary.anomalies:,} anomalies, {summary.rejected:,} rejected[/bold]{state}",
-        soft_wrap=True,
-    )
+    counts = f"{summary.scored:,} scored, {summary.anomalies:,} anomalies, {summary.rejected:,} rejected"
+    out.print(f"[bold]{counts}[/bold]{state}", soft_wrap=True)
     if summary.resumed:
         out.print(f"{summary.resumed:,} of them were there from the interrupted search.")
     if summary.target_fpr is not None:
         expected = summary.target_fpr * summary.scored
         out.print(
-            f"Threshold {summary.threshold:.6g}: if all images were normal, {summary.target_fpr:g} of them would be flagged "
-            f"at most, on average ({expected:.1f} here).",
+            f"Threshold {summary.threshold:.6g}: if all images were normal, {summary.target_fpr:g} of them would be "
+            f"flagged at most, on average ({expected:.1f} here).",
             soft_wrap=True,
         )
     else:

@@ -54,7 +54,9 @@ def inspect(
         if history:
             epochs = contents.info.get("training", {}).get("history", [])
             rows = {
-                f"epoch {epoch['number']}": f"training {epoch['training_loss']:.5g}, validation {epoch['validation_loss']:.5g}"
+                f"epoch {epoch['number']}": (
+                    f"training {epoch['training_loss']:.5g}, validation {epoch['validation_loss']:.5g}"
+                )
                 for epoch in epochs
             }
             print_card(out, {"History": rows})

@@ -20,12 +20,12 @@ __all__ = ["group_numbers", "read_groups"]
 
 
 def read_groups(spec: str) -> Callable[[str], str | None]:
-    """Return a function from an image's path to the name of its group, None where it has none.
+    r"""Return a function from an image's path to the name of its group, None where it has none.
 
     Args:
         spec: a CSV file whose first column names images (a path, or the end of one) and whose second column names their
             group, with a header line; or a regular expression searched for in the path, whose first parenthesis (or
-            whole match) is the group: `part(\\d+)` puts `part7_a.png` and `part7_b.png` together.
+            whole match) is the group: `part(\d+)` puts `part7_a.png` and `part7_b.png` together.
 
     Raises:
         ParameterError: if the file has no such columns or the expression is wrong.

@@ -15,12 +15,13 @@ import numpy as np
 from PIL import Image
 
 from oddment.errors import ImageError, ParameterError
-from oddment.images.decode import Decoded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
+
+    from oddment.images.decode import Decoded
 
 __all__ = ["FITS", "Fit", "Placement", "Preparation", "Prepared", "assemble"]
 

@@ -9,6 +9,7 @@ Padding is filled with the mean image: it takes part in no distance with its con
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,11 +22,13 @@ from oddment.models._base import Autoencoder, Batch, Leftover
 from oddment.models._registry import Shape, build, get_spec
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from oddment.models._base import Passes
 
-__all__ = ["PIXELS", "SIDE", "Baseline", "check_options"]
+__all__ = ["PIXELS", "SIDE", "Baseline", "check_options", "fit_pca"]
 
 PIXELS = "pixels"
 # Pixels on the longer side that photographs are brought to: distances between pixels say little beyond.
@@ -145,13 +148,17 @@ class Baseline(Autoencoder):
 
     # --- fitting
 
-    def settle(self, normal: Passes) -> None:
-        """Fit to all normal pictures, or to as many as are kept."""
+    def settle(self, *normal: Passes) -> None:
+        """Fit to the pictures of all passes, or to as many as are kept."""
         if self.inner is not None:
-            self.inner.settle(normal)
+            self.inner.settle(*normal)
         self.eval()
-        self._measure(normal)
-        rows = self._gather(normal)
+
+        def pictures() -> Iterator[Batch]:
+            return chain.from_iterable(each() for each in normal)
+
+        self._measure(pictures)
+        rows = self._gather(pictures)
         if self.n_components:
             self.basis = _principal(rows, self.n_components, self.seed)
             rows = rows @ self.basis.numpy().T
@@ -230,11 +237,18 @@ def _latent_width(inner: Autoencoder, shape: Shape) -> int:
     return width
 
 
-def _principal(rows: NDArray[np.float32], n_components: int, seed: int) -> Tensor:
-    """The principal directions (k, F) of centred rows, at most `n_components`, none that is rounding."""
+def fit_pca(rows: NDArray[np.float32], n_components: int, seed: int) -> Any:  # noqa: ANN401 - scikit-learn's PCA
+    """Return scikit-learn's PCA of rows (n, F), with as many components as they allow."""
     from sklearn.decomposition import PCA
 
-    pca = PCA(min(n_components, len(rows) - 1, rows.shape[1]), random_state=seed).fit(rows)
+    # Rows that are all equal have no variance to divide by.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return PCA(max(1, min(n_components, len(rows) - 1, rows.shape[1])), random_state=seed).fit(rows)
+
+
+def _principal(rows: NDArray[np.float32], n_components: int, seed: int) -> Tensor:
+    """The principal directions (k, F) of centred rows, at most `n_components`, none that is rounding."""
+    pca = fit_pca(rows, n_components, seed)
     strong = pca.explained_variance_ > _LEAST_VARIANCE * max(pca.explained_variance_[0], 1e-12)
     strong[0] = True
     return torch.from_numpy(np.ascontiguousarray(pca.components_[strong], np.float32))

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
-from oddment.errors import ParameterError
-from oddment.models._baseline import PIXELS, SIDE, Baseline, check_options
+from oddment.errors import ParameterError, TrainingError
+from oddment.models._baseline import PIXELS, SIDE, Baseline, check_options, fit_pca
 from oddment.models._registry import ModelSpec, Shape, register
 
 if TYPE_CHECKING:
@@ -85,14 +85,11 @@ class GaussianBaseline(Baseline):
 
     def _learn_full(self, rows: NDArray[np.float32]) -> Tensor:
         """Set the whitening; returns the geometric mean of all variances, (1, 1)."""
-        from sklearn.decomposition import PCA
-
-        rank = max(1, min(_MOST_DIRECTIONS, len(rows) - 1, self.width))
-        pca = PCA(rank, random_state=self.seed).fit(rows)
+        pca = fit_pca(rows, _MOST_DIRECTIONS, self.seed)
         # As a Gaussian's likelihood has it: divided by n, not by n - 1.
         own = pca.explained_variance_.astype(np.float64) * (len(rows) - 1) / len(rows)
         rest = max(0.0, float(rows.var(axis=0, dtype=np.float64).sum() - own.sum()))
-        others = self.width - rank
+        others = self.width - len(own)
         own = own + self.regularisation
         # With nothing left over, any number does: this one loses the least to rounding.
         common = rest / others + self.regularisation if others else float(np.exp(np.log(own).mean()))
@@ -135,9 +132,7 @@ class PcaBaseline(Baseline):
 
     def learn(self, rows: NDArray[np.float32]) -> None:
         """Compute the components."""
-        from sklearn.decomposition import PCA
-
-        pca = PCA(max(1, min(self.kept, len(rows) - 1, self.width)), random_state=self.seed).fit(rows)
+        pca = fit_pca(rows, self.kept, self.seed)
         self.middle = torch.from_numpy(pca.mean_[None].astype(np.float32))
         self.components = torch.from_numpy(np.ascontiguousarray(pca.components_, np.float32))
 
@@ -177,10 +172,14 @@ class EllipticEnvelopeBaseline(Baseline):
         """Find the covariance of least determinant."""
         from sklearn.covariance import EllipticEnvelope
 
-        with warnings.catch_warnings():
-            # With few images it warns of a covariance without full rank, and its pseudo-inverse is what we take then.
-            warnings.simplefilter("ignore")
-            found = EllipticEnvelope(random_state=self.seed).fit(rows.astype(np.float64))
+        try:
+            with warnings.catch_warnings():
+                # With few images it warns of a covariance without full rank; its pseudo-inverse is what we take then.
+                warnings.simplefilter("ignore")
+                found = EllipticEnvelope(random_state=self.seed).fit(rows.astype(np.float64))
+        except ValueError as error:
+            msg = f"elliptic-envelope cannot be fitted to {len(rows):,} images ({error}). Use gaussian or pca."
+            raise TrainingError(msg) from error
         values, vectors = np.linalg.eigh(found.get_precision())
         self.middle = torch.from_numpy(found.location_[None].astype(np.float32))
         self.whitening = torch.from_numpy((np.sqrt(values.clip(0)) * vectors).T.astype(np.float32).copy())

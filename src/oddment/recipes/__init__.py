@@ -9,4 +9,15 @@ from oddment.recipes._base import Call, Claim, Option, Recipe, Run, get_recipe, 
 from oddment.recipes._report import Outcome
 from oddment.recipes._runner import run_recipe
 
-__all__ = ["Call", "Claim", "Option", "Outcome", "Recipe", "Run", "get_recipe", "recipe_names", "register", "run_recipe"]
+__all__ = [
+    "Call",
+    "Claim",
+    "Option",
+    "Outcome",
+    "Recipe",
+    "Run",
+    "get_recipe",
+    "recipe_names",
+    "register",
+    "run_recipe",
+]

@@ -197,7 +197,10 @@ class Recipe:
             ParameterError: if an option is unknown or a value wrong; one message that names all mistakes.
         """
         known = {option.name: option for option in self.options}
-        problems, values = [], {option.name: option.default for option in self.options} | dict(self.quick if quick else {})
+        problems, values = (
+            [],
+            {option.name: option.default for option in self.options} | dict(self.quick if quick else {}),
+        )
         for name, value in given.items():
             if name not in known:
                 near = difflib.get_close_matches(name, known, n=1)

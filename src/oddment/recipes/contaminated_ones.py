@@ -1,8 +1,8 @@
 """System 5: find the threes among the ones, in a set that nobody has labelled.
 
-Source: Rosebrock, "Anomaly detection with Keras, TensorFlow, and Deep Learning", PyImageSearch (2020). Differs in that the
-data set is saved as a plain array, images.npy, where the original writes a pickle. It names Isolation Forest, One-class
-SVM, Elliptic Envelope and Local Outlier Factor as the classical alternatives: see `oddment compare --baselines`.
+Source: Rosebrock, "Anomaly detection with Keras, TensorFlow, and Deep Learning", PyImageSearch (2020). Differs in
+that the data set is saved as a plain array, images.npy, where the original writes a pickle. It names Isolation Forest,
+One-class SVM, Elliptic Envelope and Local Outlier Factor as the classical alternatives: `oddment compare --baselines`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """System 2: a digit that training never saw, and articles of clothing, without an anomaly or a label used anywhere.
 
-Source: the ReNom tutorial on anomaly detection with an autoencoder. Its layers are lost in the document; 784 → 32 relu →
-784 sigmoid with Glorot's start reproduces the published losses and is taken to be the model. ReNom's mean squared error
-is the sum of squares over 2N, 392 times the mean over the pixels of 28×28 images.
+Source: the ReNom tutorial on anomaly detection with an autoencoder. Its layers are lost in the document; 784 → 32
+relu → 784 sigmoid with Glorot's start reproduces the published losses and is taken to be the model. ReNom's mean squared
+error is the sum of squares over 2N, 392 times the mean over the pixels of 28×28 images.
 """
 
 from __future__ import annotations

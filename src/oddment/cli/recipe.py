@@ -1,0 +1,181 @@
+"""`oddment recipe`: published experiments, repeated with one command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from oddment.cli._shared import Bars, Debug, Json, Quiet, consoles, print_json, reporting
+from oddment.errors import MissingExtraError, ParameterError
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from oddment.recipes import Outcome, Recipe
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    help="Repeat published experiments: what was claimed beside what is measured.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+_NAMES = "contaminated-ones, deepweeds, held-out-digit, latent-plane or three-autoencoders."
+
+
+@app.command("list")
+def list_(as_json: Json = False, debug: Debug = False) -> None:
+    """Show every recipe and the question that it asks."""
+    with reporting(debug=debug):
+        recipes = _recipes()
+        found = [recipes.get_recipe(name) for name in recipes.recipe_names()]
+        if as_json:
+            print_json({"recipes": [_as_dict(recipe) for recipe in found]})
+            return
+        out, _ = consoles()
+        for recipe in found:
+            out.print(f"[bold]{recipe.name}[/bold]  {recipe.title}\n  {recipe.question}", soft_wrap=True)
+
+
+@app.command("show")
+def show(
+    name: Annotated[str, typer.Argument(help=_NAMES, show_default=False)], as_json: Json = False, debug: Debug = False
+) -> None:
+    """Show a recipe: question, source, setup and every option with the original's default."""
+    with reporting(debug=debug):
+        recipe = _recipes().get_recipe(name)
+        if as_json:
+            print_json(_as_dict(recipe))
+            return
+        from oddment.cli.evaluate import print_grid
+        from oddment.report.page import Grid
+
+        out, _ = consoles()
+        out.print(f"[bold]{recipe.name}[/bold]  {recipe.title}\n{recipe.question}", soft_wrap=True)
+        out.print(f"Source: {recipe.source}.", soft_wrap=True, markup=False)
+        for sentence in recipe.setup:
+            out.print(sentence, soft_wrap=True, markup=False)
+        rows = [(f"--{o.name}", str(o.default), str(recipe.quick.get(o.name, "")), o.help) for o in recipe.options]
+        print_grid(out, Grid(("option", "default", "with --quick", "what it is"), rows))
+        out.print(f"Seeds of a full run: {recipe.seeds}. Run it: oddment recipe run {recipe.name}", soft_wrap=True)
+
+
+@app.command("run", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def run(
+    context: typer.Context,
+    name: Annotated[str | None, typer.Argument(help=_NAMES, show_default=False)] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The folder to write to. [default: oddment-recipes/NAME]"),
+    ] = None,
+    run_all: Annotated[bool, typer.Option("--all", help="Every recipe, each into a folder of its own in OUT.")] = False,
+    seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
+    seeds: Annotated[
+        int | None, typer.Option(help="How many seeds, counted up. [default: the recipe's]", metavar="N")
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Seconds, on the embedded sample: shows that everything runs.")
+    ] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Run a recipe and write its pictures, results.json, results.csv, report.html and claims.md.
+
+    A recipe's own options follow its name: `oddment recipe show NAME` lists them.
+
+    [bold]Examples[/bold]
+
+    oddment recipe run held-out-digit -o out/ --seeds 3
+
+    oddment recipe run --all --quick
+    """
+    with reporting(debug=debug):
+        options = _own_options(context.args)
+        if run_all == (name is not None) or (run_all and options):
+            msg = "give the name of one recipe, and then its options; or --all and no option of a recipe."
+            raise ParameterError(msg)
+        recipes = _recipes()
+        chosen = [recipes.get_recipe(item) for item in (recipes.recipe_names() if run_all else [name])]
+        base = output or Path("oddment-recipes")
+        outcomes = []
+        for recipe in chosen:
+            folder = base / recipe.name if run_all or output is None else base
+            bars = Bars(quiet=quiet or as_json)
+            outcome = recipes.run_recipe(recipe, folder, options, seed=seed, seeds=seeds, quick=quick, progress=bars)
+            outcomes.append(_outcome_dict(outcome, folder))
+            if not (quiet or as_json):
+                _print(outcome, folder)
+        if as_json:
+            print_json({"runs": outcomes} if run_all else outcomes[0])
+
+
+def _recipes() -> ModuleType:
+    try:
+        from oddment import recipes
+    except ImportError as error:
+        if isinstance(error, MissingExtraError):
+            raise
+        msg = f"recipes need the training half and figures (missing: {error.name}): pip install 'oddment[train,plot]'."
+        raise MissingExtraError(msg) from error
+    return recipes
+
+
+def _own_options(words: list[str]) -> dict[str, str]:
+    """`--name value` and `--name=value`, as the recipe's own options are written."""
+    options: dict[str, str] = {}
+    rest = iter(words)
+    for word in rest:
+        key, equals, value = word.partition("=")
+        if not key.startswith("--") or len(key) < 3:
+            msg = f"{word!r} is neither an option nor its value. A recipe's options follow its name: --epochs 5."
+            raise ParameterError(msg)
+        if not equals:
+            value = next(rest, "")
+            if not value or value.startswith("--"):
+                msg = f"{key} needs a value: {key} VALUE."
+                raise ParameterError(msg)
+        options[key[2:]] = value
+    return options
+
+
+def _as_dict(recipe: Recipe) -> dict[str, Any]:
+    return {
+        "name": recipe.name,
+        "title": recipe.title,
+        "question": recipe.question,
+        "source": recipe.source,
+        "seeds": recipe.seeds,
+        "options": [
+            {"name": option.name, "default": option.default, "help": option.help, "choices": list(option.choices)}
+            for option in recipe.options
+        ],
+    }
+
+
+def _outcome_dict(outcome: Outcome, folder: Path) -> dict[str, Any]:
+    return {
+        "recipe": outcome.recipe.name,
+        "folder": str(folder),
+        "quick": outcome.quick,
+        "options": outcome.options,
+        "seeds": [run.seed for run in outcome.runs],
+        "claims": [
+            {"claim": c.text, "measured": c.measured, "verdict": c.verdict, "why": c.why} for c in outcome.claims
+        ],
+    }
+
+
+def _print(outcome: Outcome, folder: Path) -> None:
+    from oddment.cli.evaluate import print_grid
+    from oddment.report.page import Grid
+
+    out, _ = consoles()
+    rows = [(claim.text, claim.measured, claim.verdict) for claim in outcome.claims]
+    print_grid(out, Grid(("claim", "measured", "verdict"), rows))
+    out.print(
+        f"Written: {folder} ({len(outcome.written)} files; begin with report.html).", soft_wrap=True, markup=False
+    )
