@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from oddment.artifact import ModelFile
 
@@ -23,15 +23,29 @@ def model_card(model: ModelFile, info: Mapping[str, Any] | None = None) -> dict[
     sections = {
         "Verdict": _verdict(model),
         "Images": _images(model),
-        "Model": _model(info.get("model", {}), model),
-        "Training": _training(info.get("training", {})),
-        "Data": _data(info.get("data", {})),
-        "Checks": _checks(info.get("parity", {})),
-        "Versions": {str(name): str(value) for name, value in info.get("versions", {}).items()},
+        "Model": _told(lambda about: _model(about, model), info.get("model")),
+        "Training": _told(_training, info.get("training")),
+        "Data": _told(_data, info.get("data")),
+        "Checks": _told(_checks, info.get("parity")),
+        "Versions": _told(_versions, info.get("versions")),
     }
     if "created" in info:
         sections["Versions"]["created"] = str(info["created"])
     return {name: rows for name, rows in sections.items() if rows}
+
+
+def _told(describe: Callable[[Mapping[str, Any]], dict[str, str]], info: Any) -> dict[str, str]:  # noqa: ANN401
+    """What a section of `info` says; the format lets a file say anything there, and a card is not worth an error."""
+    if not info:
+        return {}
+    try:
+        return describe(info)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return {"not told": "the file says nothing here that this release understands"}
+
+
+def _versions(info: Mapping[str, Any]) -> dict[str, str]:
+    return {str(name): str(value) for name, value in info.items()}
 
 
 def _verdict(model: ModelFile) -> dict[str, str]:

@@ -45,6 +45,8 @@ class Runtime:
         options = ort.SessionOptions()
         options.intra_op_num_threads = _threads() if threads is None else threads
         options.log_severity_level = 4
+        # Threads that spin while they wait take the cores from the threads that decode: 1.6 × slower on a busy machine.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime raises classes of its own, none of them public

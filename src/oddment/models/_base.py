@@ -95,12 +95,11 @@ class Autoencoder(nn.Module):
         """Return the loss that early stopping watches, a scalar without chance in it."""
         return masked_mean((self(batch.images) - batch.images).square().mean(1, keepdim=True), batch.mask)
 
-    def settle(self, training: Passes, validation: Passes) -> None:
+    def settle(self, *normal: Passes) -> None:
         """Fit what is computed rather than descended to, after the last step; the usual model has nothing of the kind.
 
         Args:
-            training: passes over normal pictures that the weights have descended on.
-            validation: passes over normal pictures that they have not.
+            normal: passes over normal pictures, those that the weights descended on before those that they did not.
         """
 
     def leftover(self, batch: Batch) -> Leftover:

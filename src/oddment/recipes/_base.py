@@ -67,9 +67,9 @@ class Option:
         Raises:
             ParameterError: if it is not of that type, or breaks its rule.
         """
-        kind = type(self.default)
+        kind: Any = type(self.default)
         try:
-            value = kind(given)  # type: ignore[arg-type]
+            value: str | int | float = kind(given)
         except (TypeError, ValueError) as error:
             word = {"int": "a whole number", "float": "a number"}.get(kind.__name__, "text")
             msg = f"--{self.name} must be {word}; got {given!r}."

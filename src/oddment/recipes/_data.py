@@ -1,4 +1,4 @@
-"""What recipes run on: digits and articles, for a quick run the embedded ones; DeepWeeds, or what only looks like it."""
+"""What recipes run on: digits and articles, the embedded ones for a quick run; DeepWeeds, or what looks like it."""
 
 from __future__ import annotations
 

@@ -87,8 +87,12 @@ def write_outcome(outcome: Outcome, folder: Path) -> list[Path]:
     first = outcome.runs[0]
     pictures = [Picture(name, as_png(figure), caption) for name, (figure, caption) in first.pictures.items()]
     page = _page(outcome, pictures)
-    claims = Page(f"{outcome.recipe.name}: claims", _lead(outcome), [Section("Claims", (), claims_grid(outcome.claims))],
-                  _colophon(outcome))  # fmt: skip
+    claims = Page(
+        f"{outcome.recipe.name}: claims",
+        _lead(outcome),
+        [Section("Claims", (), claims_grid(outcome.claims))],
+        _colophon(outcome),
+    )
     written = [
         write_whole(folder / "claims.md", page_markdown(claims)),
         write_whole(folder / "results.json", json.dumps(_as_dict(outcome), indent=1, allow_nan=False) + "\n"),
@@ -113,25 +117,30 @@ def _lead(outcome: Outcome) -> list[str]:
 def _colophon(outcome: Outcome) -> str:
     seeds = ", ".join(str(run.seed) for run in outcome.runs)
     return (
-        f"Oddment {oddment.__version__}, torch {torch.__version__}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC; seed {seeds}; "
-        f"{sum(run.seconds for run in outcome.runs):.0f} s with {torch.get_num_threads()} threads."
+        f"Oddment {oddment.__version__}, torch {torch.__version__}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC; "
+        f"seed {seeds}; {sum(run.seconds for run in outcome.runs):.0f} s with {torch.get_num_threads()} threads."
     )
 
 
 def _page(outcome: Outcome, pictures: list[Picture]) -> Page:
     recipe, first = outcome.recipe, outcome.runs[0]
-    options = [(f"--{option.name}", str(outcome.options[option.name]), str(option.default), option.help)
-               for option in recipe.options]  # fmt: skip
+    options = [
+        (f"--{option.name}", str(outcome.options[option.name]), str(option.default), option.help)
+        for option in recipe.options
+    ]
     figures = [(name, *(number(value) for value in values)) for name, values in outcome.figures.items()]
     seeds = [f"seed {run.seed}" for run in outcome.runs]
     sections = [
         Section("Claims", (), claims_grid(outcome.claims)),
-        Section("The experiment", (*recipe.setup, f"Source: {recipe.source}.", f"Data: {first.data}."),
-                Grid(("option", "this run", "original", "what it is"), options)),
+        Section(
+            "The experiment",
+            (*recipe.setup, f"Source: {recipe.source}.", f"Data: {first.data}."),
+            Grid(("option", "this run", "original", "what it is"), options),
+        ),
         Section("Pictures", (f"Of seed {first.seed}.",), None, pictures),
         *first.sections,
         Section("Figures", (), Grid(("figure", *seeds), figures)),
-    ]  # fmt: skip
+    ]
     return Page(f"{recipe.name}: {recipe.title}", _lead(outcome), sections, _colophon(outcome))
 
 

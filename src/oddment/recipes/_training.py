@@ -80,7 +80,7 @@ def fit_as_keras(
     rule: ThresholdRule | None = None,
     **settings: Any,  # noqa: ANN401 - the fields of Settings
 ) -> Trained:
-    """Train as Keras's `fit` does: all epochs, constant rate unless told otherwise, the last partial batch, last weights.
+    """Train as Keras's `fit` does: all epochs, the last partial batch, the last weights; a constant rate by default.
 
     Args:
         call: gives the seed and hears of progress.
@@ -91,7 +91,12 @@ def fit_as_keras(
         rule: threshold rule; the largest training score when None.
         settings: what else `Settings` takes.
     """
-    chosen = {"schedule": "constant", "keep": "last", "early_stopping": False, "partial_batches": True} | settings
+    chosen: dict[str, Any] = {
+        "schedule": "constant",
+        "keep": "last",
+        "early_stopping": False,
+        "partial_batches": True,
+    } | settings
     keeper = _Snapshots(snapshots)
     asked = Settings(
         model=model,

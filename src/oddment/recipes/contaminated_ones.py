@@ -44,8 +44,10 @@ def experiment(call: Call) -> Run:
     scores = scorer.anomaly_score(images).astype(np.float64)
     threshold = float(np.quantile(scores, options["quantile"]))
     flagged = scores >= threshold
-    run = Run(data=f"{int((~odd).sum()):,} images of {options['valid']} and {int(odd.sum())} of {options['anomaly']}, "
-                   f"unlabelled{' (embedded sample)' if call.quick else ' (MNIST)'}")  # fmt: skip
+    run = Run(
+        data=f"{int((~odd).sum()):,} images of {options['valid']} and {int(odd.sum())} of {options['anomaly']}, "
+        f"unlabelled{' (embedded sample)' if call.quick else ' (MNIST)'}"
+    )
     history = scorer.model.info["training"]["history"]
     run.figures = {
         "threshold": threshold,
@@ -55,15 +57,32 @@ def experiment(call: Call) -> Run:
         "contaminants among as many top scores": float(odd[np.argsort(-scores, kind="stable")[: odd.sum()]].sum()),
         "seconds of training": float(scorer.model.info["training"]["seconds"]),
     } | {f"validation loss, epoch {row['number']}": float(row["validation_loss"]) for row in history}
-    run.rows = [{"index": index, "truth": "anomaly" if odd[index] else "valid", "error": repr(float(scores[index])),
-                 "outlier": bool(flagged[index])} for index in range(len(images))]  # fmt: skip
+    run.rows = [
+        {
+            "index": index,
+            "truth": "anomaly" if odd[index] else "valid",
+            "error": repr(float(scores[index])),
+            "outlier": bool(flagged[index]),
+        }
+        for index in range(len(images))
+    ]
     again = f"oddment find {options['dataset']} -m {options['model']} -o found/ --quantile {options['quantile']:g}"
-    run.sections.append(Section(
-        "Outliers", (f"Threshold {number(threshold)}, the {options['quantile']:g} quantile of all errors.",
-                     f"The same by hand, in the folder of this report: {again} --over training."),
-        Grid(("image", "error", "truly"), [(f"[{index}]", number(scores[index]), "anomaly" if odd[index] else "valid")
-                                           for index in np.argsort(-scores, kind="stable")[: flagged.sum()]][:50]),
-    ))  # fmt: skip
+    run.sections.append(
+        Section(
+            "Outliers",
+            (
+                f"Threshold {number(threshold)}, the {options['quantile']:g} quantile of all errors.",
+                f"The same by hand, in the folder of this report: {again} --over training.",
+            ),
+            Grid(
+                ("image", "error", "truly"),
+                [
+                    (f"[{index}]", number(scores[index]), "anomaly" if odd[index] else "valid")
+                    for index in np.argsort(-scores, kind="stable")[: flagged.sum()]
+                ][:50],
+            ),
+        )
+    )
     if call.draws:
         _draw(run, call, scorer, images, scores, flagged)
     return run
@@ -88,36 +107,54 @@ def _train(call: Call, images: NDArray[np.uint8]) -> None:
     order = np.random.default_rng(call.seed + 1).permutation(len(images))
     split = Split(np.sort(order[held:]), np.sort(order[:held]), order[:0], 0)
     trained = fit_as_keras(
-        call, images, split, "conv-strided", epochs=options["epochs"], batch_size=options["batch-size"],
-        learning_rate=options["learning-rate"], schedule="inverse-time",
+        call,
+        images,
+        split,
+        "conv-strided",
+        epochs=options["epochs"],
+        batch_size=options["batch-size"],
+        learning_rate=options["learning-rate"],
+        schedule="inverse-time",
         decay=options["learning-rate"] / options["epochs"],
         rule=ThresholdRule("quantile", options["quantile"], "training"),
-    )  # fmt: skip
+    )
     trained.scorer.save(call.out / options["model"])
     np.save(call.out / options["dataset"], images, allow_pickle=False)
 
 
 def _draw(
-    run: Run, call: Call, scorer: Scorer, images: NDArray[np.uint8], scores: NDArray[np.float64],
+    run: Run,
+    call: Call,
+    scorer: Scorer,
+    images: NDArray[np.uint8],
+    scores: NDArray[np.float64],
     flagged: NDArray[np.bool_],
-) -> None:  # fmt: skip
+) -> None:
     options, rng = call.options, np.random.default_rng(call.seed)
-    run.pictures[options["plot"]] = (plot.loss_curves(scorer.model.info["training"]["history"], heading="Loss"),
-                                     "Training and validation loss.")  # fmt: skip
+    run.pictures[options["plot"]] = (
+        plot.loss_curves(scorer.model.info["training"]["history"], heading="Loss"),
+        "Training and validation loss.",
+    )
     chosen = rng.choice(len(images), min(10, len(images)), replace=False)
     run.pictures[options["vis"]] = (
-        plot.reconstructions(list(images[chosen]), list(scorer.reconstruct(images[chosen])), layout="stack",
-                             scores=scores[chosen]),
+        plot.reconstructions(
+            list(images[chosen]), list(scorer.reconstruct(images[chosen])), layout="stack", scores=scores[chosen]
+        ),
         "Ten originals beside their reconstructions, with their error.",
-    )  # fmt: skip
+    )
     top = np.argsort(-scores, kind="stable")[: min(int(flagged.sum()), _MOST_DRAWN)]
     more = int(flagged.sum()) - len(top)
     run.pictures["outliers.png"] = (
-        plot.reconstructions(list(images[top]), list(scorer.reconstruct(images[top])), layout="stack",
-                             labels=[f"[{index}]" for index in top], scores=scores[top]),
+        plot.reconstructions(
+            list(images[top]),
+            list(scorer.reconstruct(images[top])),
+            layout="stack",
+            labels=[f"[{index}]" for index in top],
+            scores=scores[top],
+        ),
         "Every outlier beside its reconstruction, highest error first"
         + (f"; {more:,} more are in results.csv." if more else "."),
-    )  # fmt: skip
+    )
     odd = np.array([row["truth"] == "anomaly" for row in run.rows])
     run.pictures["histogram.png"] = (
         plot.score_histogram(scores[~odd], scores[odd], threshold=run.figures["threshold"]),
@@ -137,26 +174,51 @@ def claims(runs: Sequence[Run], options: Mapping[str, Any]) -> Iterator[Claim]:
         inside = 0.75 * loss <= float(np.mean(values)) <= 1.25 * loss
         yield Claim(text, _SOURCE, over_seeds(values), verdict(inside), "within a quarter counts as the same")
     seconds = [run.figures["seconds of training"] for run in runs]
-    yield Claim("training takes about 2 minutes on a 3 GHz Xeon", _SOURCE, f"{over_seeds(seconds)} s", UNKNOWN,
-                "another machine, another library")  # fmt: skip
+    yield Claim(
+        "training takes about 2 minutes on a 3 GHz Xeon",
+        _SOURCE,
+        f"{over_seeds(seconds)} s",
+        UNKNOWN,
+        "another machine, another library",
+    )
     levels = [run.figures["threshold"] for run in runs]
     near = 0.75 * 0.0286 <= float(np.mean(levels)) <= 1.25 * 0.0286
-    yield Claim("threshold 0.0286 at the quantile 0.999", _SOURCE, over_seeds(levels), verdict(near),
-                "within a quarter counts as the same")  # fmt: skip
+    yield Claim(
+        "threshold 0.0286 at the quantile 0.999",
+        _SOURCE,
+        over_seeds(levels),
+        verdict(near),
+        "within a quarter counts as the same",
+    )
     counts = [run.figures["outliers"] for run in runs]
-    yield Claim("7 outliers", _SOURCE, over_seeds(counts), verdict(all(count == 7 for count in counts)),
-                "the quantile alone fixes this number: of 6,809 errors, 7 lie at or above their 0.999 quantile, whatever "
-                "the model is worth")  # fmt: skip
+    yield Claim(
+        "7 outliers",
+        _SOURCE,
+        over_seeds(counts),
+        verdict(all(count == 7 for count in counts)),
+        "the quantile alone fixes this number: of 6,809 errors, 7 lie at or above their 0.999 quantile, "
+        "whatever the model is worth",
+    )
     found = [run.figures["outliers that are contaminants"] for run in runs]
     there = over_seeds([run.figures["contaminants in the set"] for run in runs])
-    yield Claim("5 of them are true 3s", _SOURCE, f"{over_seeds(found)}; the set holds {there}",
-                verdict(4 <= float(np.mean(found)) <= 6),
-                "4 to 6 count as the same; the quantile leaves room for 7 of the 67")  # fmt: skip
+    yield Claim(
+        "5 of them are true 3s",
+        _SOURCE,
+        f"{over_seeds(found)}; the set holds {there}",
+        verdict(4 <= float(np.mean(found)) <= 6),
+        "4 to 6 count as the same; the quantile leaves room for 7 of the 67",
+    )
     for part, total, published in zip(
         ("encoder", "decoder"), parameters_of("conv-strided", (1, 28, 28)), (69_392, 109_377), strict=True
     ):
-        yield Claim(f"{part} has {published:,} parameters", "Keras's summary", f"{total:,}", verdict(total == published),
-                    "counted layer by layer, as Keras does", needs_full=False)  # fmt: skip
+        yield Claim(
+            f"{part} has {published:,} parameters",
+            "Keras's summary",
+            f"{total:,}",
+            verdict(total == published),
+            "counted layer by layer, as Keras does",
+            needs_full=False,
+        )
 
 
 RECIPE = register(
@@ -166,9 +228,13 @@ RECIPE = register(
         question="In an unlabelled set, all MNIST training 1s with 1 % of 3s among them: can the 3s be found?",
         source='Rosebrock, "Anomaly detection with Keras, TensorFlow, and Deep Learning", PyImageSearch (2020)',
         setup=(
-            "ConvAutoencoder with filters (32, 64) and a latent of 16 is trained on four fifths of the contaminated set "
-            "and watched on the rest. Model and data set are saved; then both are loaded, every image is scored, and "
-            "errors at or above a quantile of all errors are outliers.",
+            (
+                "ConvAutoencoder with filters (32, 64) and a latent of 16 is trained on four fifths of the "
+                "contaminated set "
+                "and watched on the rest. Model and data set are saved; then both are loaded, every image is "
+                "scored, and "
+                "errors at or above a quantile of all errors are outliers."
+            ),
         ),
         options=(
             Option("dataset", "images.npy", "the data set to write and read, within OUT"),

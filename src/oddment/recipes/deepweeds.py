@@ -2,7 +2,7 @@
 
 Source: an article on Medium about anomalies in DeepWeeds. The claim does not hold as published: pixels 0..255 are
 compared with a sigmoid's 0..1, the list of all images is zipped with the reconstructions of the test images, and the
-check asks whether any pixel of two images coincides. The recipe does it right and runs the article's arithmetic beside it.
+check asks whether any pixel of two images coincides. The recipe does it right and runs the article's arithmetic beside.
 """
 
 from __future__ import annotations
@@ -57,10 +57,18 @@ def experiment(call: Call) -> Run:
         "AUROC over the set": auroc(scores, found.odd),
         "average precision over the set": average_precision(scores, found.odd),
     }
-    run.rows = [{"image": name, "truth": "anomaly" if odd else "normal", "held_back": bool(inside), "error":
-                 repr(float(score)), "flagged": bool(flag)}
-                for name, odd, inside, score, flag in zip(found.names, found.odd, np.isin(np.arange(len(scores)), test),
-                                                          scores, flagged, strict=True)]  # fmt: skip
+    run.rows = [
+        {
+            "image": name,
+            "truth": "anomaly" if odd else "normal",
+            "held_back": bool(inside),
+            "error": repr(float(score)),
+            "flagged": bool(flag),
+        }
+        for name, odd, inside, score, flag in zip(
+            found.names, found.odd, np.isin(np.arange(len(scores)), test), scores, flagged, strict=True
+        )
+    ]
     wrong = _fit(call, found, split, ranges={"uint8": (0.0, 1.0)})
     redrawn = np.asarray(wrong.scorer.reconstruct(found.images[test]), np.float32)
     article = printed_by_the_article(found.images, redrawn, found.odd, options["quantile"])
@@ -80,10 +88,18 @@ def _held_back(count: int, share: float, seed: int) -> Split:
 def _fit(call: Call, found: Photographs, split: Split, **more: Any) -> Trained:  # noqa: ANN401 - fields of Settings
     options = call.options
     return fit_as_keras(
-        call, found.images, split, "conv-strided-deep", epochs=options["epochs"], batch_size=options["batch-size"],
-        learning_rate=options["learning-rate"], schedule="inverse-time", decay=options["learning-rate"] / 50,
-        rule=ThresholdRule("quantile", options["quantile"], "training"), **more,
-    )  # fmt: skip
+        call,
+        found.images,
+        split,
+        "conv-strided-deep",
+        epochs=options["epochs"],
+        batch_size=options["batch-size"],
+        learning_rate=options["learning-rate"],
+        schedule="inverse-time",
+        decay=options["learning-rate"] / 50,
+        rule=ThresholdRule("quantile", options["quantile"], "training"),
+        **more,
+    )
 
 
 def printed_by_the_article(
@@ -98,8 +114,9 @@ def printed_by_the_article(
         quantile: of the errors.
     """
     # zip() ends with the shorter list: the first n of *all* images, against the reconstructions of n others.
-    errors = np.array([np.mean((image.astype(np.float32) - other) ** 2)
-                       for image, other in zip(images, redrawn, strict=False)])  # fmt: skip
+    errors = np.array(
+        [np.mean((image.astype(np.float32) - other) ** 2) for image, other in zip(images, redrawn, strict=False)]
+    )
     over = np.flatnonzero(errors >= np.quantile(errors, quantile))
     anomalies = images[odd]
     return {
@@ -120,24 +137,50 @@ def _coincide(images: NDArray[np.uint8], anomalies: NDArray[np.uint8]) -> float:
 def _beside(run: Run, hidden: int) -> Section:
     figures, own = run.figures, "the article's arithmetic: "
     rows = [
-        ("images over the threshold", number(figures[f"{own}over the threshold"]), number(figures["over the threshold"]),
-         "5 % of the held-back images lie over their 95 % quantile, whatever the errors are"),
-        ("of these, said to be anomalies", number(figures[f"{own}found to be anomalies by the any-pixel check"]),
-         number(figures["of these anomalies"]),
-         "the article asks whether any pixel coincides with one of an anomaly: "
-         f"{number(figures[f'{own}normal images that pass the same check'])} normal images pass the check as well"),
-        ("of these, truly anomalies", number(figures[f"{own}truly anomalies"]), number(figures["of these anomalies"]),
-         f"the set hides {hidden}; by the labels"),
-        ("mean error", number(figures[f"{own}mean error"]), number(float(np.mean([float(row["error"]) for row in run.rows]))),
-         "0..255 against a sigmoid's 0..1: the sigmoid saturates at a mean of "
-         f"{number(figures[f'{own}mean reconstruction, 0 to 1'])}, and the error is the image's own brightness"),
-    ]  # fmt: skip
+        (
+            "images over the threshold",
+            number(figures[f"{own}over the threshold"]),
+            number(figures["over the threshold"]),
+            "5 % of the held-back images lie over their 95 % quantile, whatever the errors are",
+        ),
+        (
+            "of these, said to be anomalies",
+            number(figures[f"{own}found to be anomalies by the any-pixel check"]),
+            number(figures["of these anomalies"]),
+            (
+                "the article asks whether any pixel coincides with one of an anomaly: "
+                f"{number(figures[f'{own}normal images that pass the same check'])} normal images pass the check as "
+                f"well"
+            ),
+        ),
+        (
+            "of these, truly anomalies",
+            number(figures[f"{own}truly anomalies"]),
+            number(figures["of these anomalies"]),
+            f"the set hides {hidden}; by the labels",
+        ),
+        (
+            "mean error",
+            number(figures[f"{own}mean error"]),
+            number(float(np.mean([float(row["error"]) for row in run.rows]))),
+            (
+                "0..255 against a sigmoid's 0..1: the sigmoid saturates at a mean of "
+                f"{number(figures[f'{own}mean reconstruction, 0 to 1'])}, and the error is the image's own brightness"
+            ),
+        ),
+    ]
     words = (
-        "The article pairs the first images of the whole list with the reconstructions of the held-back ones: an image is "
-        "compared with what was redrawn of another.",
+        (
+            "The article pairs the first images of the whole list with the reconstructions of the held-back ones: "
+            "an image is "
+            "compared with what was redrawn of another."
+        ),
     )
-    return Section("What the article's own arithmetic prints", words,
-                   Grid(("figure", "as in the article", "done right", "why they differ"), rows))  # fmt: skip
+    return Section(
+        "What the article's own arithmetic prints",
+        words,
+        Grid(("figure", "as in the article", "done right", "why they differ"), rows),
+    )
 
 
 def _draw(
@@ -146,21 +189,35 @@ def _draw(
     test = split.validation
     labels = [found.classes[int(odd)] for odd in found.odd[test]]
     run.pictures["errors.png"] = (
-        plot.error_by_index(scores[test], labels, anomalies=[found.classes[1]], threshold=threshold, log=False,
-                            y="mean squared error", heading="Error of every held-back image"),
+        plot.error_by_index(
+            scores[test],
+            labels,
+            anomalies=[found.classes[1]],
+            threshold=threshold,
+            log=False,
+            y="mean squared error",
+            heading="Error of every held-back image",
+        ),
         "The error of every held-back image; the 95 % quantile dashed.",
-    )  # fmt: skip
+    )
     run.pictures["histogram.png"] = (
         plot.score_histogram(scores[~found.odd], scores[found.odd], threshold=threshold),
         "The errors of all images, anomalies apart.",
     )
-    for name, chosen in (("normal", np.flatnonzero(~found.odd)[:5]), ("anomalies", np.flatnonzero(found.odd)[:5]),
-                         ("highest", test[np.argsort(-scores[test])[:5]])):  # fmt: skip
+    for name, chosen in (
+        ("normal", np.flatnonzero(~found.odd)[:5]),
+        ("anomalies", np.flatnonzero(found.odd)[:5]),
+        ("highest", test[np.argsort(-scores[test])[:5]]),
+    ):
         run.pictures[f"redrawn-{name}.png"] = (
-            plot.reconstructions(list(found.images[chosen]), list(right.scorer.reconstruct(found.images[chosen])),
-                                 scores=scores[chosen], labels=[found.classes[int(odd)] for odd in found.odd[chosen]]),
+            plot.reconstructions(
+                list(found.images[chosen]),
+                list(right.scorer.reconstruct(found.images[chosen])),
+                scores=scores[chosen],
+                labels=[found.classes[int(odd)] for odd in found.odd[chosen]],
+            ),
             f"Images and what was redrawn of them: {name if name != 'highest' else 'the highest errors held back'}.",
-        )  # fmt: skip
+        )
     run.pictures["loss.png"] = (plot.loss_curves(right.history, heading="Loss"), "Training and held-back loss.")
     run.pictures["model.png"] = (plot.model_diagram("conv-strided-deep", (3, 256, 256)), "The layers of the model.")
 
@@ -169,9 +226,13 @@ def claims(runs: Sequence[Run], _: Mapping[str, Any]) -> Iterator[Claim]:
     """Judge the article's result, done right."""
     over = [run.figures["over the threshold"] for run in runs]
     again = over_seeds([run.figures["the article's arithmetic: over the threshold"] for run in runs])
-    yield Claim("11 images over the threshold", _SOURCE, f"{over_seeds(over)}; the article's arithmetic: {again}",
-                verdict(all(count == 11 for count in over)),
-                "says nothing: of 204 errors, 11 lie at or above their 95 % quantile, whatever they are")  # fmt: skip
+    yield Claim(
+        "11 images over the threshold",
+        _SOURCE,
+        f"{over_seeds(over)}; the article's arithmetic: {again}",
+        verdict(all(count == 11 for count in over)),
+        "says nothing: of 204 errors, 11 lie at or above their 95 % quantile, whatever they are",
+    )
     hits = [run.figures["of these anomalies"] for run in runs]
     there = over_seeds([run.figures["anomalies among them"] for run in runs])
     checked = over_seeds(
@@ -179,15 +240,24 @@ def claims(runs: Sequence[Run], _: Mapping[str, Any]) -> Iterator[Claim]:
     )
     real = all("look-alikes" not in run.data for run in runs)
     wrong = "pixels unscaled, images zipped with others' reconstructions, and a check that everything passes"
-    yield Claim("all 11 of them the anomalies", _SOURCE,
-                f"{over_seeds(hits)} by the labels, {there} held back; the article's any-pixel check: {checked}",
-                verdict(min(hits) >= 11 if real else None) if max(hits) >= 11 else verdict(holds=False),
-                wrong + ("" if real else "; on generated images: how many are truly found on photographs is open"))  # fmt: skip
+    yield Claim(
+        "all 11 of them the anomalies",
+        _SOURCE,
+        f"{over_seeds(hits)} by the labels, {there} held back; the article's any-pixel check: {checked}",
+        verdict(min(hits) >= 11 if real else None) if max(hits) >= 11 else verdict(holds=False),
+        wrong + ("" if real else "; on generated images: how many are truly found on photographs is open"),
+    )
     for part, total, published in zip(
         ("encoder", "decoder"), parameters_of("conv-strided-deep", (3, 256, 256)), (2_121_216, 2_223_587), strict=True
     ):
-        yield Claim(f"{part} has {published:,} parameters", "Keras's summary", f"{total:,}", verdict(total == published),
-                    "counted layer by layer, as Keras does", needs_full=False)  # fmt: skip
+        yield Claim(
+            f"{part} has {published:,} parameters",
+            "Keras's summary",
+            f"{total:,}",
+            verdict(total == published),
+            "counted layer by layer, as Keras does",
+            needs_full=False,
+        )
 
 
 RECIPE = register(
@@ -198,8 +268,11 @@ RECIPE = register(
         "256×256 pixels?",
         source="an article on Medium about anomalies in DeepWeeds",
         setup=(
-            "A convolutional autoencoder, filters (16, 32, 64) and a latent of 32, is trained on four fifths of the mixed "
-            "images. Held-back images whose error is at or above their 95 % quantile are anomalies.",
+            (
+                "A convolutional autoencoder, filters (16, 32, 64) and a latent of 32, is trained on four fifths of "
+                "the mixed "
+                "images. Held-back images whose error is at or above their 95 % quantile are anomalies."
+            ),
         ),
         options=(
             Option("normal", "5", "the class that most images are of, by id or name"),

@@ -38,14 +38,21 @@ def experiment(call: Call) -> Run:
     # The threshold is one of the root of the error where the scores are; the model file keeps the error itself.
     fixed = options["threshold"] ** 2 if options["score"] == "rmse" else options["threshold"]
     trained = fit_as_keras(
-        call, np.concatenate([normal, seen["normal"]]), watched(len(normal), len(seen["normal"])), "latent-plane",
-        epochs=options["epochs"], batch_size=options["batch-size"], rule=ThresholdRule("fixed", fixed),
-    )  # fmt: skip
+        call,
+        np.concatenate([normal, seen["normal"]]),
+        watched(len(normal), len(seen["normal"])),
+        "latent-plane",
+        epochs=options["epochs"],
+        batch_size=options["batch-size"],
+        rule=ThresholdRule("fixed", fixed),
+    )
     errors = {kind: trained.scorer.anomaly_score(images).astype(np.float64) for kind, images in seen.items()}
     scores = {kind: np.sqrt(values) if options["score"] == "rmse" else values for kind, values in errors.items()}
-    run = Run(data=f"{len(normal):,} images of {options['normal']} train, {len(seen['normal'])} others and "
-                   f"{len(seen['abnormal'])} of {options['abnormal']} test"
-                   f"{' (embedded sample)' if call.quick else ' (MNIST)'}")  # fmt: skip
+    run = Run(
+        data=f"{len(normal):,} images of {options['normal']} train, {len(seen['normal'])} others and "
+        f"{len(seen['abnormal'])} of {options['abnormal']} test"
+        f"{' (embedded sample)' if call.quick else ' (MNIST)'}"
+    )
     _measure(run, scores, options["threshold"])
     _densities(run, trained, normal, seen)
     if call.draws:
@@ -68,9 +75,15 @@ def _measure(run: Run, scores: dict[str, NDArray[np.float64]], threshold: float)
         "accuracy of the best threshold": float(best[0]),
         "best threshold": float(best[1]),
     }
-    run.rows = [{"index": index, "truth": "abnormal" if odd else "normal", "score": repr(float(score)),
-                 "verdict": "anomaly" if score > threshold else "normal"}
-                for index, (score, odd) in enumerate(zip(every, truth, strict=True))]  # fmt: skip
+    run.rows = [
+        {
+            "index": index,
+            "truth": "abnormal" if odd else "normal",
+            "score": repr(float(score)),
+            "verdict": "anomaly" if score > threshold else "normal",
+        }
+        for index, (score, odd) in enumerate(zip(every, truth, strict=True))
+    ]
 
 
 def _densities(run: Run, trained: Trained, normal: NDArray[np.uint8], seen: dict[str, NDArray[np.uint8]]) -> None:
@@ -82,15 +95,23 @@ def _densities(run: Run, trained: Trained, normal: NDArray[np.uint8], seen: dict
     # Minus twice the logarithm of the density, constants left out: the same order, and higher is odder.
     alone = (shown**2 / np.diag(covariance)).sum(1)
     together = np.einsum("ni,ij,nj->n", shown, np.linalg.inv(covariance), shown)
-    run.figures |= {"univariate Gaussian of the latent: AUROC": auroc(alone, truth),
-                    "multivariate Gaussian of the latent: AUROC": auroc(together, truth)}  # fmt: skip
-    names = {"reconstruction error": "AUROC", "univariate Gaussian of the latent":
-             "univariate Gaussian of the latent: AUROC", "multivariate Gaussian of the latent":
-             "multivariate Gaussian of the latent: AUROC"}  # fmt: skip
+    run.figures |= {
+        "univariate Gaussian of the latent: AUROC": auroc(alone, truth),
+        "multivariate Gaussian of the latent: AUROC": auroc(together, truth),
+    }
+    names = {
+        "reconstruction error": "AUROC",
+        "univariate Gaussian of the latent": "univariate Gaussian of the latent: AUROC",
+        "multivariate Gaussian of the latent": "multivariate Gaussian of the latent: AUROC",
+    }
     rows = [(name, number(run.figures[key])) for name, key in names.items()]
     words = (
-        "The univariate density multiplies one Gaussian a number and sees no relation between them; the multivariate one "
-        "has their covariance, needs more images than numbers squared, and is as wrong where the latents are not Gaussian.",
+        (
+            "The univariate density multiplies one Gaussian a number and sees no relation between them; the "
+            "multivariate one "
+            "has their covariance, needs more images than numbers squared, and is as wrong where the latents are "
+            "not Gaussian."
+        ),
     )
     run.sections.append(Section("Scores compared", words, Grid(("score", "AUROC"), rows)))
 
@@ -103,7 +124,9 @@ def _draw(
     odd, unit = [names["abnormal"]], "root mean squared error" if options["score"] == "rmse" else "mean squared error"
     for kind, images in seen.items():
         run.pictures[f"examples-{kind}.png"] = (
-            plot.sample_strip(list(images[:10]), heading=names[kind]), f"Examples of {names[kind]}.")  # fmt: skip
+            plot.sample_strip(list(images[:10]), heading=names[kind]),
+            f"Examples of {names[kind]}.",
+        )
         redrawn = list(trained.scorer.reconstruct(images[:5]))
         run.pictures[f"redrawn-{kind}.png"] = (
             plot.reconstructions(list(images[:5]), redrawn, scores=scores[kind][:5], heading=names[kind]),
@@ -113,20 +136,32 @@ def _draw(
     latents = {kind: trained.scorer.latent(images) for kind, images in seen.items()}
     points = {kind: latents[kind][rng.integers(len(latents[kind]), size=count)] for kind, count in draws.items()}
     run.pictures["latent.png"] = (
-        plot.latent_scatter(np.concatenate(list(points.values())),
-                            [names[kind] for kind, count in draws.items() for _ in range(count)], anomalies=odd,
-                            heading="Latent plane"),
+        plot.latent_scatter(
+            np.concatenate(list(points.values())),
+            [names[kind] for kind, count in draws.items() for _ in range(count)],
+            anomalies=odd,
+            heading="Latent plane",
+        ),
         "1,000 draws of normal and 50 of abnormal test images, with replacement, in the latent plane.",
-    )  # fmt: skip
+    )
     labels = [names[kind] for kind, values in scores.items() for _ in values]
     run.pictures["errors.png"] = (
-        plot.error_by_index(np.concatenate(list(scores.values())), labels, anomalies=odd, log=False, y=unit,
-                            threshold=options["threshold"], heading="Error against index"),
+        plot.error_by_index(
+            np.concatenate(list(scores.values())),
+            labels,
+            anomalies=odd,
+            log=False,
+            y=unit,
+            threshold=options["threshold"],
+            heading="Error against index",
+        ),
         "The error of every test image; the threshold dashed.",
-    )  # fmt: skip
+    )
     run.pictures["model.png"] = (plot.model_diagram("latent-plane", (1, 28, 28)), "The layers of the model.")
-    run.pictures["loss.png"] = (plot.loss_curves(trained.history, heading="Loss"),
-                                "The loss on training images and on the normal test images.")  # fmt: skip
+    run.pictures["loss.png"] = (
+        plot.loss_curves(trained.history, heading="Loss"),
+        "The loss on training images and on the normal test images.",
+    )
 
 
 def claims(runs: Sequence[Run], options: Mapping[str, Any]) -> Iterator[Claim]:
@@ -134,33 +169,51 @@ def claims(runs: Sequence[Run], options: Mapping[str, Any]) -> Iterator[Claim]:
     normal = [run.figures["mean score, normal"] for run in runs]
     abnormal = [run.figures["mean score, abnormal"] for run in runs]
     holds = all(low < high for low, high in zip(normal, abnormal, strict=True))
-    yield Claim("7s reconstruct better than 5s", _SOURCE,
-                f"mean error {over_seeds(normal)} against {over_seeds(abnormal)}", verdict(holds),
-                "the mean error of the normal digit is the lower one with "
-                f"{'every seed' if holds else 'not every seed'}")  # fmt: skip
+    yield Claim(
+        "7s reconstruct better than 5s",
+        _SOURCE,
+        f"mean error {over_seeds(normal)} against {over_seeds(abnormal)}",
+        verdict(holds),
+        f"the mean error of the normal digit is the lower one with {'every seed' if holds else 'not every seed'}",
+    )
     best = [run.figures["accuracy of the best threshold"] for run in runs]
     at = [run.figures["accuracy at the threshold"] for run in runs]
     most = float(np.mean(at)) >= 0.75
-    yield Claim("a horizontal line separates most of them", _SOURCE,
-                f"right at {options['threshold']:g}: {over_seeds(at)}; at the best line, chosen with the labels: "
-                f"{over_seeds(best)}", verdict(most), "three quarters right is taken for most; half is chance")  # fmt: skip
+    yield Claim(
+        "a horizontal line separates most of them",
+        _SOURCE,
+        f"right at {options['threshold']:g}: {over_seeds(at)}; at the best line, chosen with the labels: "
+        f"{over_seeds(best)}",
+        verdict(most),
+        "three quarters right is taken for most; half is chance",
+    )
     for part, total, published in zip(
         ("encoder", "decoder"), parameters_of("latent-plane", (1, 28, 28)), (25_090, 26_369), strict=True
     ):
-        yield Claim(f"{part} has {published:,} parameters", "Keras's summary", f"{total:,}", verdict(total == published),
-                    "counted layer by layer, as Keras does", needs_full=False)  # fmt: skip
+        yield Claim(
+            f"{part} has {published:,} parameters",
+            "Keras's summary",
+            f"{total:,}",
+            verdict(total == published),
+            "counted layer by layer, as Keras does",
+            needs_full=False,
+        )
 
 
 RECIPE = register(
     Recipe(
         name="latent-plane",
         title="sevens, fives and a latent plane",
-        question="Normal is the digit 7, abnormal the digit 5: what does the two-dimensional latent space look like, and "
+        question="Normal is the digit 7, abnormal the digit 5: what does the two-dimensional latent space look "
+        "like, and "
         "does the reconstruction error tell them apart?",
         source="an industrial-AI lecture notebook on autoencoders and anomaly detection",
         setup=(
-            "A convolutional autoencoder with two latent numbers is trained on the 7s. The first 200 test 7s and the first "
-            "200 test 5s are scored; the threshold is the notebook's, chosen by eye from its plot.",
+            (
+                "A convolutional autoencoder with two latent numbers is trained on the 7s. The first 200 test 7s "
+                "and the first "
+                "200 test 5s are scored; the threshold is the notebook's, chosen by eye from its plot."
+            ),
         ),
         options=(
             Option("normal", 7, "the digit that is normal", least=0, below=10),

@@ -42,8 +42,11 @@ _SOURCE = "otenim's README and its result pictures"
 def experiment(call: Call) -> Run:
     """Train the three on digits and draw the loss of as many unseen digits and articles."""
     options, rng = call.options, np.random.default_rng(call.seed)
-    train, test, articles = (digits("train", quick=call.quick), digits("test", quick=call.quick),
-                             fashion("test", quick=call.quick))  # fmt: skip
+    train, test, articles = (
+        digits("train", quick=call.quick),
+        digits("test", quick=call.quick),
+        fashion("test", quick=call.quick),
+    )
     learnt = train.images[:_QUICK_IMAGES] if call.quick else train.images
     count = min(options["test-samples"], len(test.images), len(articles.images))
     normal = test.images[rng.choice(len(test.images), count, replace=False)]
@@ -51,28 +54,43 @@ def experiment(call: Call) -> Run:
     images, split = np.concatenate([learnt, normal]), watched(len(learnt), count)
     stops = sorted({stop for stop in _STOPS if stop < options["epochs"]} | {options["epochs"]})
     trained = {
-        name: fit_as_keras(call, images, split, ours, snapshots=stops, epochs=options["epochs"],
-                           batch_size=options["batch-size"], optimizer=options["optimizer"], loss=options["loss"],
-                           score="bce" if options["loss"] == "bce" else "model")
+        name: fit_as_keras(
+            call,
+            images,
+            split,
+            ours,
+            snapshots=stops,
+            epochs=options["epochs"],
+            batch_size=options["batch-size"],
+            optimizer=options["optimizer"],
+            loss=options["loss"],
+            score="bce" if options["loss"] == "bce" else "model",
+        )
         for name, (ours, _) in MODELS.items()
-    }  # fmt: skip
+    }
     shown = np.concatenate([normal, abnormal])
     losses = {
         stop: {name: model.after[stop].anomaly_score(shown).astype(np.float64) for name, model in trained.items()}
         for stop in stops
     }
-    run = Run(data=f"{len(learnt):,} digits train, {count} unseen digits and {count} articles test"
-                   f"{' (embedded sample)' if call.quick else ' (MNIST, Fashion-MNIST)'}")  # fmt: skip
+    run = Run(
+        data=f"{len(learnt):,} digits train, {count} unseen digits and {count} articles test"
+        f"{' (embedded sample)' if call.quick else ' (MNIST, Fashion-MNIST)'}"
+    )
     _measure(run, losses, count)
     if call.draws:
         _draw(run, call, losses, count, trained)
         example = np.concatenate([normal[:5], abnormal[:5]])
         for name, model in trained.items():
             run.pictures[f"redrawn-{name}.png"] = (
-                plot.reconstructions(list(example), list(model.scorer.reconstruct(example)),
-                                     scores=model.scorer.anomaly_score(example), heading=name),
+                plot.reconstructions(
+                    list(example),
+                    list(model.scorer.reconstruct(example)),
+                    scores=model.scorer.anomaly_score(example),
+                    heading=name,
+                ),
                 f"Five digits and five articles as {name} redraws them, with their loss.",
-            )  # fmt: skip
+            )
     return run
 
 
@@ -94,10 +112,17 @@ def _measure(run: Run, losses: dict[int, dict[str, NDArray[np.float64]]], count:
         for index in range(2 * count)
     ]
     rows = [
-        (str(stop), name, *(number(run.figures[f"{name}, epoch {stop}: {what}"]) for what in (
-            "AUROC", "mean loss of abnormal over normal", "abnormal above every normal")))
-        for stop, by_model in losses.items() for name in by_model
-    ]  # fmt: skip
+        (
+            str(stop),
+            name,
+            *(
+                number(run.figures[f"{name}, epoch {stop}: {what}"])
+                for what in ("AUROC", "mean loss of abnormal over normal", "abnormal above every normal")
+            ),
+        )
+        for stop, by_model in losses.items()
+        for name in by_model
+    ]
     columns = ("after epoch", "model", "AUROC", "mean loss, abnormal / normal", "abnormal above every normal")
     run.sections.append(Section("Separation", ("Of the first seed.",), Grid(columns, rows)))
 
@@ -110,14 +135,24 @@ def _draw(
     unit = "binary cross-entropy" if call.options["loss"] == "bce" else "mean squared error"
     for stop, by_model in losses.items():
         name = call.options["picture"] if stop == last else f"result-epoch-{stop}.png"
-        figure = plot.error_by_index(by_model, labels, anomalies=["abnormal: articles"], y=f"loss ({unit})",
-                                     heading=f"Loss of each test image after {stop} epoch{'s' * (stop > 1)}", log=False)  # fmt: skip
+        figure = plot.error_by_index(
+            by_model,
+            labels,
+            anomalies=["abnormal: articles"],
+            y=f"loss ({unit})",
+            heading=f"Loss of each test image after {stop} epoch{'s' * (stop > 1)}",
+            log=False,
+        )
         run.pictures[name] = (figure, f"The loss of {count} digits, then {count} articles, after {stop} epochs.")
-    strips = {"digits": (digits("train", quick=call.quick), [str(label) for label in range(10)]),
-              "articles": (fashion("train", quick=call.quick), list(FASHION_CLASSES))}  # fmt: skip
+    strips = {
+        "digits": (digits("train", quick=call.quick), [str(label) for label in range(10)]),
+        "articles": (fashion("train", quick=call.quick), list(FASHION_CLASSES)),
+    }
     for name, (sample, names) in strips.items():
-        run.pictures[f"{name}.png"] = (plot.sample_strip(list(first_of_each(sample)), names),
-                                       f"The first image of each class of the {name}.")  # fmt: skip
+        run.pictures[f"{name}.png"] = (
+            plot.sample_strip(list(first_of_each(sample)), names),
+            f"The first image of each class of the {name}.",
+        )
     for name, (ours, _) in MODELS.items():
         total = sum(parameters_of(ours, (1, 28, 28)))
         run.pictures[f"model-{name}.png"] = (
@@ -126,10 +161,15 @@ def _draw(
         )
         history = trained[name].history
         run.pictures[f"loss-{name}.png"] = (
-            plot.loss_curves({"training": [row["training_loss"] for row in history],
-                              "test digits": [row["validation_loss"] for row in history]}, heading=f"Loss of {name}"),
+            plot.loss_curves(
+                {
+                    "training": [row["training_loss"] for row in history],
+                    "test digits": [row["validation_loss"] for row in history],
+                },
+                heading=f"Loss of {name}",
+            ),
             f"The loss of {name} on training digits and on the test digits, epoch by epoch.",
-        )  # fmt: skip
+        )
 
 
 def claims(runs: Sequence[Run], options: Mapping[str, Any]) -> Iterator[Claim]:
@@ -143,41 +183,60 @@ def claims(runs: Sequence[Run], options: Mapping[str, Any]) -> Iterator[Claim]:
     areas = {name: of(name, "AUROC") for name in MODELS}
     higher = all(min(values) > 1 for values in ratios.values())
     yield Claim(
-        "the abnormal half scores higher", _SOURCE,
+        "the abnormal half scores higher",
+        _SOURCE,
         "mean loss, abnormal over normal: " + "; ".join(f"{name} {over_seeds(v)}" for name, v in ratios.items()),
-        verdict(higher), "the mean loss of the articles is above that of the digits"
+        verdict(higher),
+        "the mean loss of the articles is above that of the digits"
         + (" for every model and seed" if higher else " not for every model and seed"),
-    )  # fmt: skip
-    better = all(np.mean(areas[name]) > np.mean(areas[CONVOLUTIONAL])
-                 and np.mean(ratios[name]) > np.mean(ratios[CONVOLUTIONAL]) for name in DENSE)  # fmt: skip
+    )
+    better = all(
+        np.mean(areas[name]) > np.mean(areas[CONVOLUTIONAL]) and np.mean(ratios[name]) > np.mean(ratios[CONVOLUTIONAL])
+        for name in DENSE
+    )
     yield Claim(
-        "the two dense models separate better than the convolutional one", _SOURCE,
+        "the two dense models separate better than the convolutional one",
+        _SOURCE,
         "AUROC: " + "; ".join(f"{name} {over_seeds(v)}" for name, v in areas.items()),
-        verdict(better), "judged by AUROC and by the ratio of the mean losses, both averaged over the seeds: "
+        verdict(better),
+        "judged by AUROC and by the ratio of the mean losses, both averaged over the seeds: "
         f"{'both' if better else 'not both'} are higher for both dense models",
-    )  # fmt: skip
+    )
     losses = {name: of(name, "mean loss of abnormal") for name in MODELS}
     redraws = all(np.mean(losses[CONVOLUTIONAL]) < np.mean(losses[name]) for name in DENSE)
     yield Claim(
-        "because the convolutional one reconstructs abnormal images too well", _SOURCE,
+        "because the convolutional one reconstructs abnormal images too well",
+        _SOURCE,
         "mean loss of the articles: " + "; ".join(f"{name} {over_seeds(v)}" for name, v in losses.items()),
-        verdict(redraws), f"its loss on articles is {'below' if redraws else 'not below'} that of both dense models",
-    )  # fmt: skip
+        verdict(redraws),
+        f"its loss on articles is {'below' if redraws else 'not below'} that of both dense models",
+    )
     for name, (ours, published) in MODELS.items():
         total = sum(parameters_of(ours, (1, 28, 28)))
-        yield Claim(f"{name} has {published:,} parameters", "Keras's summary", f"{total:,}", verdict(total == published),
-                    "counted layer by layer, as Keras does", needs_full=False)  # fmt: skip
+        yield Claim(
+            f"{name} has {published:,} parameters",
+            "Keras's summary",
+            f"{total:,}",
+            verdict(total == published),
+            "counted layer by layer, as Keras does",
+            needs_full=False,
+        )
 
 
 RECIPE = register(
     Recipe(
         name="three-autoencoders",
         title="three autoencoders on digits and articles",
-        question="Which of three autoencoders separates MNIST digits (normal) from Fashion-MNIST articles (abnormal) best?",
+        question="Which of three autoencoders separates MNIST digits (normal) from Fashion-MNIST articles "
+        "(abnormal) best?",
         source="otenim, AnomalyDetectionUsingAutoencoder, GitHub (2019)",
         setup=(
-            "Three autoencoders are trained on all MNIST training images, pixels divided by 255. Then the loss of unseen "
-            "digits and of articles of clothing is computed image by image and drawn side by side. There is no threshold.",
+            (
+                "Three autoencoders are trained on all MNIST training images, pixels divided by 255. Then the loss "
+                "of unseen "
+                "digits and of articles of clothing is computed image by image and drawn side by side. There is no "
+                "threshold."
+            ),
         ),
         options=(
             Option(
