@@ -61,7 +61,8 @@ class Runtime:
         types = {item.name: item.type for item in (*self._session.get_inputs(), *self._session.get_outputs())}
         outputs = {item.name for item in self._session.get_outputs()}
         if set(inputs) != set(INPUTS) or not set(OUTPUTS) <= outputs:
-            msg = f"its graph has inputs {sorted(inputs)} and outputs {sorted(outputs)}; Oddment needs {INPUTS}, {OUTPUTS}"
+            names = f"{sorted(inputs)} and outputs {sorted(outputs)}"
+            msg = f"its graph has inputs {names}; Oddment needs {INPUTS} and {OUTPUTS}"
             raise ModelFileError(msg)
         if tuple(inputs["images"][1:]) != self.shape:
             msg = f"its graph takes images of shape {tuple(inputs['images'][1:])}, its manifest says {self.shape}"

@@ -14,7 +14,6 @@ import numpy as np
 from PIL import Image
 
 from oddment.artifact import ModelFile, read_model, write_model
-from oddment.calibration import Calibration, ThresholdRule
 from oddment.errors import ImageError, ModelFileError
 from oddment.images.decode import DEFAULT_MAX_PIXELS, decode
 from oddment.images.inputs import as_refs
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from oddment.calibration import Calibration, ThresholdRule
     from oddment.images.decode import Decoded
     from oddment.images.files import ImageRef
     from oddment.images.inputs import Images

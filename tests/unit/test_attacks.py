@@ -676,6 +676,6 @@ def read_or_refused(path: Path, *, same: bool = True) -> None:
     try:
         model = read_model(path)
     except ModelFileError as error:
-        assert str(error).startswith(f"{path}: ")  # noqa: PT017 - a file that is read after all is right too
+        assert str(error).startswith(f"{path}: ")
         return
     assert model.scoring_batch == 32 or not same

@@ -66,13 +66,13 @@ def experiment(call: Call) -> Run:
         }
         for index in range(len(images))
     ]
-    again = f"oddment find {options['dataset']} -m {options['model']} -o found/ --quantile {options['quantile']:g}"
+    again = f"oddment find {options['dataset']} -m {options['model']} -o found/"
     run.sections.append(
         Section(
             "Outliers",
             (
                 f"Threshold {number(threshold)}, the {options['quantile']:g} quantile of all errors.",
-                f"The same by hand, in the folder of this report: {again} --over training.",
+                f"The same by hand, in the folder of this report: {again}; oddment threshold changes the quantile.",
             ),
             Grid(
                 ("image", "error", "truly"),

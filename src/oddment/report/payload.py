@@ -28,7 +28,9 @@ _MAX_PICTURE_BYTES = 9_500_000
 _MAX_BOXES = 24
 
 
-def build_payload(data: ReportData, scored: Sequence[Mapping[str, Any]], kept: list[tuple[int, Pictures]]) -> Any:
+def build_payload(
+    data: ReportData, scored: Sequence[Mapping[str, Any]], kept: list[tuple[int, Pictures]]
+) -> dict[str, Any]:
     """Everything the page's script needs but the pictures, JSON-ready.
 
     Args:
@@ -80,7 +82,7 @@ def pack_pictures(
     return kept, "".join(texts)
 
 
-def to_script_json(payload: Any) -> str:
+def to_script_json(payload: Mapping[str, Any]) -> str:
     """Compact JSON that cannot end or open anything when it stands inside a script element."""
     text = json.dumps(payload, separators=(",", ":"), allow_nan=False)
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")

@@ -126,8 +126,8 @@ def collect(
 
 def merge_groups(*labels: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the finest grouping that joins whatever any of `labels` joins, int64 (N,) from 0."""
-    from scipy.sparse import coo_matrix  # noqa: PLC0415 - a quarter of a second, paid only by training
-    from scipy.sparse.csgraph import connected_components  # noqa: PLC0415
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
 
     count = len(labels[0])
     offsets = np.cumsum([count, *(int(label.max(initial=-1)) + 1 for label in labels)])

@@ -147,6 +147,7 @@ def _check_held(count: int, needed: int, rule: ThresholdRule) -> None:
     if rule.kind == "target_fpr" and count < needed:
         msg = (
             f"only {count:,} images can be held out to calibrate, since the others belong to a few large groups; "
-            f"target_fpr={rule.value:g} needs {needed:,}. Add images of other objects, raise target_fpr, or check --groups."
+            f"target_fpr={rule.value:g} needs {needed:,}. Add images of other objects, raise target_fpr, or "
+            "check --groups."
         )
         raise TooFewImagesError(msg)

@@ -285,7 +285,7 @@ def test_permission_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("builtins.open", refuse)
-    with pytest.raises(ImageError, match="^permission denied$"):
+    with pytest.raises(ImageError, match=r"^permission denied$"):
         decode(file)
 
 
