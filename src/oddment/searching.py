@@ -111,7 +111,8 @@ class Search:
         progress: told how far it is.
 
     Raises:
-        DataError: if the folder holds an interrupted search and neither resume nor overwrite was asked for.
+        DataError: if there are no images, or the folder holds an interrupted search and neither resume nor
+            overwrite was asked for.
         ParameterError: if a source does not exist.
     """
 
@@ -129,8 +130,14 @@ class Search:
         self.scorer, self.model_path, self.out, self.options = scorer, model_path, out, options
         self.progress = progress or Progress()
         self.sources = list(sources)
-        # Checks that the sources exist before anything is written.
+        # Checks that the sources exist, that OUT may be written to and that there is something to search, in this order
+        # and before anything is written.
         self._refs = iter_images(self.sources, exclude=self._outputs)
+        self._check_folder()
+        self.total = count_images(self.sources, exclude=self._outputs)
+        if not self.total:
+            names = ", ".join(map(str, self.sources[:3]))
+            raise DataError(f"there are no images in {names}. Name files, or a folder that holds some.")
         out.mkdir(parents=True, exist_ok=True)
         self._clear()
         self.journal = Journal(out / JOURNAL, self._about(), resume=options.resume)
@@ -158,18 +165,20 @@ class Search:
             "threshold": self.scorer.threshold_,
         }
 
-    def _clear(self) -> None:
-        """Make room for a new run; neither an interrupted one nor the user's files are thrown away unasked."""
+    def _check_folder(self) -> None:
+        """Neither an interrupted search nor the user's own files are thrown away unasked."""
         maps = self.out / "maps"
         if self.options.maps and maps.exists() and not self._has_own_maps and any(maps.iterdir()):
             msg = f"{maps} exists and was not written by a search. Name another folder with -o, or move it."
             raise DataError(msg)
-        journal = self.out / JOURNAL
-        if self.options.resume:
-            return
-        if journal.exists() and not self.options.overwrite:
+        if (self.out / JOURNAL).exists() and not (self.options.resume or self.options.overwrite):
             msg = f"{self.out} holds an interrupted search. Add --resume to finish it, or --overwrite to begin anew."
             raise DataError(msg)
+
+    def _clear(self) -> None:
+        """Make room for a new run."""
+        if self.options.resume:
+            return
         for name in _FILES:
             (self.out / name).unlink(missing_ok=True)
         if self._has_own_maps:
@@ -177,8 +186,7 @@ class Search:
 
     def run(self) -> Iterator[Found]:
         """Score the images that have no row yet, write each row as it comes, and yield it."""
-        total = count_images(self.sources, exclude=self._outputs)
-        self.progress.start("Finding", total)
+        self.progress.start("Finding", self.total)
         done = self.journal.resumed
         try:
             refs = (ref for ref in self._refs if not self.journal.take(ref.path))

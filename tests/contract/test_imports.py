@@ -56,7 +56,7 @@ OWN_LEARNING = (
 )
 LEARNING = (*OWN_LEARNING, "joblib", "onnx", "pandas", "pyarrow", "scipy", "sklearn", "torch")
 # Neither half: nothing of the finding half may load them with itself, a command may from inside a function.
-OPTIONAL = ("oddment.data", "oddment.notebook", "oddment.plot")
+OPTIONAL = ("oddment.data", "oddment.natural", "oddment.notebook", "oddment.plot")
 # These commands train or measure: they may reach the learning half from inside their functions.
 TRAINING_COMMANDS = {f"oddment.cli.{name}" for name in ("audit", "compare", "demo", "evaluate", "fit", "recipe")}
 

@@ -307,12 +307,11 @@ class TestRejected:
         assert read_json(tmp_path / "out")[0]["status"] == "rejected"
 
     def test_empty_folder(self, invoke: Run, model_file: Path, tmp_path: Path) -> None:
-        """An empty folder gives empty tables and a report, not an error."""
+        """An empty folder is an error that names it, and nothing is written."""
         (tmp_path / "none").mkdir()
-        result = invoke("find", tmp_path / "none", "-m", model_file, "-o", tmp_path / "out", "--parquet", "--maps")
-        assert "0 scored" in result.stdout
-        assert read_json(tmp_path / "out") == []
-        assert (tmp_path / "out" / "report.html").exists()
+        result = invoke("find", tmp_path / "none", "-m", model_file, "-o", tmp_path / "out", "--parquet", code=3)
+        assert f"there are no images in {tmp_path / 'none'}" in result.stderr
+        assert not (tmp_path / "out").exists()
 
 
 class TestNames:

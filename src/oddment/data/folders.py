@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
-from natsort import natsort_keygen
-
 from oddment.errors import DataError
 from oddment.images.files import iter_images
 from oddment.images.references import ImageRef, printable
+from oddment.natural import naturally_sorted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -36,7 +35,6 @@ IMAGE_ENDINGS: Final = frozenset(
 )
 _SIDES: Final[dict[str, Side]] = {"train": "train", "test": "test"}
 _SHOWN: Final = 5
-_natural = natsort_keygen()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +73,7 @@ class Listing:
 def subfolders(folder: Path) -> list[Path]:
     """Return the folders in a folder, hidden ones left out, in natural order."""
     found = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__MACOSX"))]
-    return sorted(found, key=lambda path: _natural(path.name))
+    return [folder / name for name in naturally_sorted(path.name for path in found)]
 
 
 def is_mvtec(folder: Path) -> bool:
@@ -169,7 +167,7 @@ def _classes(folder: Path) -> Listing:
         raise DataError(msg)
     if loose:
         msg = (
-            f"{folder}: {len(loose):,} images lie beside the class folders ({_some(sorted(loose, key=_natural))}) and "
+            f"{folder}: {len(loose):,} images lie beside the class folders ({_some(naturally_sorted(loose))}) and "
             "have no class. Move each into the folder of its class."
         )
         raise DataError(msg)

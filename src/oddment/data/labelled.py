@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
-from natsort import natsorted
 
 from oddment.data.catalog import CATALOG, DataSet, data_folders, file_in, folder_of, load_arrays
 from oddment.data.folders import Item, Listing, list_folder, list_table
 from oddment.errors import ImageError, ParameterError, TooFewImagesError
 from oddment.images.references import ImageRef, printable
+from oddment.natural import naturally_sorted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -269,7 +269,7 @@ def _pair() -> Listing:
 
 
 def _classes(listing: Listing, request: _Request) -> _Classes:
-    present = natsorted({item.label for item in listing.items})
+    present = naturally_sorted({item.label for item in listing.items})
     normal = _resolve(request.normal, present, listing, "normal")
     anomaly = _resolve(request.anomaly, present, listing, "anomaly")
     held_out = _resolve(request.held_out, present, listing, "held_out")
@@ -340,7 +340,7 @@ def _divide(listing: Listing, classes: _Classes, request: _Request, rng: np.rand
 def _held_back(items: Sequence[Item], classes: _Classes, share: float, rng: np.random.Generator) -> frozenset[int]:
     """Which normal images without a side of their own are held back for testing: the same share of every class."""
     chosen: set[int] = set()
-    for label in natsorted(classes.normal):
+    for label in naturally_sorted(classes.normal):
         open_ones = [index for index, item in enumerate(items) if item.label == label and not item.side]
         if len(open_ones) > 1:
             n_test = min(max(1, round(share * len(open_ones))), len(open_ones) - 1)
@@ -388,7 +388,7 @@ def _limited(test: list[Item], classes: _Classes, limit: int | None, rng: np.ran
 
 
 def _refuse_empty(listing: Listing, classes: _Classes, train: list[Item], test: list[Item]) -> None:
-    normal, anomaly = (", ".join(natsorted(names)) or "none" for names in (classes.normal, classes.anomaly))
+    normal, anomaly = (", ".join(naturally_sorted(names)) or "none" for names in (classes.normal, classes.anomaly))
     n_normal = sum(item.label in classes.normal for item in test)
     counts = {
         f"normal training images (classes: {normal})": len(train),
@@ -413,7 +413,7 @@ def _made(
         for item in test
     )
     n_anomalies = sum(image.is_anomaly for image in images)
-    normal, anomaly = (_some(natsorted(names), 12) for names in (classes.normal, classes.anomaly))
+    normal, anomaly = (_some(naturally_sorted(names), 12) for names in (classes.normal, classes.anomaly))
     description = (
         f"{listing.title}. {len(train):,} training images; test: {len(images) - n_anomalies:,} normal ({normal}) and "
         f"{n_anomalies:,} abnormal ({anomaly}); seed {request.seed}{notes}."

@@ -6,9 +6,9 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
-from natsort import natsorted
 
 from oddment.evaluation.records import ClassFigures, Evaluation, Judged
+from oddment.natural import naturally_sorted
 from oddment.results import Detection
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def measure(result: Evaluation, bootstrap: int, seed: int, groups: Callable[[str
     labels = np.array([item.label for item in result.judged], dtype=object)
     for kind in (False, True):
         of_kind = [item.label for item in result.judged if item.is_anomaly is kind]
-        for label in natsorted(dict.fromkeys(of_kind)):
+        for label in naturally_sorted(dict.fromkeys(of_kind)):
             chosen = [result.judged[index] for index in np.flatnonzero(labels == label)]
             chosen = [item for item in chosen if item.is_anomaly is kind]
             result.classes.append(_class_figures(result, label, chosen, bootstrap, seed, numbers))

@@ -32,6 +32,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, Self
 from oddment.errors import ImageError, ParameterError
 from oddment.images.arrays import array_stacks
 from oddment.images.references import MAX_MEMBER_BYTES, ImageRef, damaged, printable
+from oddment.natural import sort_naturally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -41,8 +42,6 @@ __all__ = ["MAX_MEMBER_BYTES", "ImageRef", "count_images", "iter_images"]
 _JUNK: Final = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
 _CONTAINERS: Final = {".zip": "zip", ".npz": "npz", ".npy": "npy", ".tar": "tar", ".tgz": "tar", ".tbz2": "tar"}
 _COMPRESSED_TARS: Final = (".tar.gz", ".tar.bz2", ".tar.xz", ".txz")
-# ASCII only: other scripts' digits are letters to most file managers.
-_DIGITS: Final = re.compile(r"[0-9]+")
 _IDX_NAME: Final = re.compile(r"[-._]idx\d?(-[a-z]+)?(\.gz)?$")
 
 
@@ -199,7 +198,7 @@ class _Walk:
                 if entry.is_dir():
                     folders.append(name)
         if self._in_order:
-            _sort_naturally(names)
+            sort_naturally(names)
         status = os.stat(folder or ".")  # noqa: PTH116
         return _Level(prefix, (status.st_dev, status.st_ino), iter(names), frozenset(folders), states)
 
@@ -263,16 +262,6 @@ def _closure(parts: tuple[str, ...], states: set[int]) -> frozenset[int]:
         if state in reached and parts[state] == "**":
             reached.add(state + 1)
     return frozenset(reached)
-
-
-def _sort_naturally(names: list[str]) -> None:
-    """Sort in place so that 2 comes before 10.
-
-    The keys are the names with their numbers padded: as small as the names, where tuples of parts take ten times that.
-    """
-    width = min(20, max((len(run) for name in names for run in _DIGITS.findall(name)), default=0))
-    names.sort()  # decides between names that are naturally equal: a1, a01
-    names.sort(key=lambda name: _DIGITS.sub(lambda run: run[0].zfill(width), name))
 
 
 def _is_hidden(name: str) -> bool:

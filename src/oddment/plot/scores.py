@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.transforms import blended_transform_factory
-from natsort import natsorted
 
 from oddment.errors import ParameterError
+from oddment.natural import naturally_sorted
 from oddment.plot.style import (
     ANOMALY,
     CALIBRATION,
@@ -173,7 +173,7 @@ def latent_scatter(
     plane, axis_names = _plane(points)
     figure, axes = new_axes(6.2, 5.0)
     tidy(axes, x=axis_names[0], y=axis_names[1])
-    classes = natsorted(dict.fromkeys(names.tolist()), key=str)
+    classes = naturally_sorted(dict.fromkeys(map(str, names.tolist())))
     normal = [name for name in classes if name not in anomalies]
     for number, name in enumerate(normal):
         chosen = plane[names == name]
@@ -206,7 +206,7 @@ def _edges(values: NDArray[np.float64], *, log: bool) -> NDArray[np.float64]:
 
 def _banded(names: NDArray[Any], anomalies: set[str]) -> tuple[NDArray[np.intp], list[tuple[str, int, int]]]:
     """The order that puts classes side by side, normal ones first, and (class, first, past the last) of each."""
-    classes = natsorted(dict.fromkeys(names.tolist()), key=str)
+    classes = naturally_sorted(dict.fromkeys(map(str, names.tolist())))
     ordered = [name for name in classes if name not in anomalies] + [name for name in classes if name in anomalies]
     parts = [np.flatnonzero(names == name) for name in ordered]
     ends = np.cumsum([len(part) for part in parts])

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from natsort import natsorted
 
 from oddment.data.deepweeds import make_lookalike
 from oddment.data.labelled import LabelledSet, open_labelled
 from oddment.errors import DataError, ImageError, ParameterError, TooFewImagesError
+from oddment.natural import naturally_sorted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -195,8 +195,8 @@ def test_a_folder_per_class(class_folder: Path) -> None:
     assert len(train) == 16
     assert _tested(found) == {("good", False): 4, ("bent", True): 5, ("broken", True): 3}
     assert not set(train) & set(tested)
-    assert train == natsorted(train)
-    assert tested == natsorted(tested)
+    assert train == naturally_sorted(train)
+    assert tested == naturally_sorted(tested)
 
 
 def test_the_split_comes_from_the_seed(class_folder: Path) -> None:
