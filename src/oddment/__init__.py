@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from oddment.scorer import Scorer, load
 
 __version__ = "0.1.0"
+
+# ONNX Runtime, from 1.29, keeps a device number in the home folder and reports each loaded model to its maker unless
+# told not to before it is imported. Images of a production line are nobody's business; who wants it sets it to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = [
     "Calibration",

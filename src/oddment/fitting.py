@@ -23,14 +23,17 @@ from oddment.errors import DataError, ImageError, ParameterError, TrainingError
 from oddment.images.prepare import Preparation
 from oddment.images.survey import Survey, survey
 from oddment.models import Batch, Shape, build, spec_for
+from oddment.models._baseline import Baseline
 from oddment.progress import Progress
 from oddment.regions import map_peak
 from oddment.results import Detection, Rejection
 from oddment.scorer import Scorer
 from oddment.scoring import ScoringGraph, export
+from oddment.training.challenge import Untried, challenge
 from oddment.training.collect import Collection, collect, merge_groups
 from oddment.training.loop import Plan, TrainingState, pick_device, plan_epochs, stopped_early, train
 from oddment.training.optimizers import LEARNING_RATES
+from oddment.training.precision import pick_precision
 from oddment.training.settings import NOTHING_HELD_OUT, Settings, needs_held_out
 from oddment.training.split import Split, all_training, split_images
 
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
 
     from oddment.images.files import ImageRef
     from oddment.models import Autoencoder, ModelSpec
+    from oddment.training.challenge import Challenge
     from oddment.training.loop import Keeper
 
 __all__ = ["Fitted", "Settings", "fit_images"]
@@ -144,13 +148,15 @@ def fit_images(
         "duplicates": collection.duplicates()[:_LISTED],
     }
     info = _info(spec, settings, autoencoder, plan, state, device) | {"data": sizes, "parity": parity}
+    tried = _challenge(model, autoencoder, collection, split, settings, spec.name, progress)
+    info["training"]["baselines"] = tried.as_dict()
     model = replace(model, info=info)
     return Fitted(
         model,
         scores,
         tuple(collection.rejections),
         tuple(tuple(names) for names in collection.duplicates()),
-        _caveats(model, plan, state, settings),
+        _caveats(model, plan, state, settings, tried.caveat()),
     )
 
 
@@ -245,6 +251,7 @@ def _train(
     # Small sets still deserve several steps an epoch, or batch statistics would be all that is learnt.
     batch = settings.batch_size or min(spec.batch_size, max(4, count // 8))
     epochs = (settings.epochs or plan_epochs(count, batch, spec.steps, spec.epochs)) if spec.trains else 0
+    device = pick_device(settings.device if spec.trains else "cpu")
     plan = Plan(
         epochs=epochs,
         batch_size=batch,
@@ -258,8 +265,8 @@ def _train(
         loss=settings.loss,
         keep=settings.keep,
         partial_batches=settings.partial_batches,
+        precision=pick_precision(settings.precision, device, gains=spec.gains_from_bfloat16),
     )
-    device = pick_device(settings.device if spec.trains else "cpu")
     # Weights start from the global generator; the caller's own random numbers must not change for it.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
@@ -289,11 +296,13 @@ def _train(
         progress.start(f"Fitting {spec.name} on {len(split.training) + len(split.validation):,} images")
     autoencoder.to("cpu")
 
-    def passes(name: str) -> Iterator[Batch]:
-        return collection.store.passes(pictures[name], plan.batch_size, torch.device("cpu"))
+    def passes(chosen: NDArray[np.int64]) -> Iterator[Batch]:
+        return collection.store.passes(chosen, plan.batch_size, torch.device("cpu"))
 
+    # Where nothing is held out, the images that are watched train as well; no image counts twice.
+    watched = np.setdiff1d(pictures["validation"], pictures["training"])
     with torch.no_grad():
-        autoencoder.settle(partial(passes, "training"), partial(passes, "validation"))
+        autoencoder.settle(*(partial(passes, part) for part in (pictures["training"], watched) if part.size))
     progress.finish()
     return autoencoder.eval(), plan, state or TrainingState(seconds=time.perf_counter() - started), device
 
@@ -408,6 +417,35 @@ def _parity(model: ModelFile, collection: Collection, split: Split, graph: Scori
     return {"images": len(pictures), "max_abs_difference": difference, "max_relative_difference": relative}
 
 
+def _challenge(
+    model: ModelFile,
+    autoencoder: Autoencoder,
+    collection: Collection,
+    split: Split,
+    settings: Settings,
+    name: str,
+    progress: Progress,
+) -> Challenge | Untried:
+    """How plain baselines do beside the model, or why that was not tried."""
+    if not settings.baseline_check:
+        return Untried("switched off")
+    if isinstance(autoencoder, Baseline):
+        return Untried(f"{name} is a baseline itself")
+    runtime = Scorer(model).runtime
+    training, held_out = (_pictures_of(collection, part) for part in (split.training, split.calibration))
+    progress.start("Trying plain baselines beside it")
+    tried = challenge(
+        name,
+        lambda images, valid: runtime.run(images, valid, ("anomaly_score",))["anomaly_score"],
+        collection.store,
+        training,
+        held_out,
+        seed=settings.seed,
+    )
+    progress.finish()
+    return tried
+
+
 # --- describing
 
 
@@ -459,11 +497,14 @@ def _why_stopped(plan: Plan, state: TrainingState) -> str:
     return "time budget spent"
 
 
-def _caveats(model: ModelFile, plan: Plan, state: TrainingState, settings: Settings) -> tuple[str, ...]:
+def _caveats(
+    model: ModelFile, plan: Plan, state: TrainingState, settings: Settings, hint: str | None
+) -> tuple[str, ...]:
     caveats = [model.calibration.caveat(), *model.info["training"]["notes"]]
     ignored = [name for name in ("epochs", "batch_size", "learning_rate", "budget") if getattr(settings, name)]
     if not plan.epochs and ignored:
         caveats.append(f"{settings.model} is fitted in one pass: {', '.join(ignored)} had no effect.")
     if _why_stopped(plan, state) == "time budget spent":
         caveats.append("The time budget ended training early; another run may give other scores.")
+    caveats.append(hint)
     return tuple(text for text in caveats if text)

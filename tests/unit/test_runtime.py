@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -165,3 +168,15 @@ def test_threads(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ODDMENT_THREADS", "1")
     runtime = Runtime(model.graph, shape=model.shape, batch=32)
     assert runtime._session.get_session_options().intra_op_num_threads == 1
+
+
+def test_nothing_is_kept_or_reported_about_the_user(tmp_path: Path, model_file: Path) -> None:
+    """Loading and scoring write nothing to the home folder: ONNX Runtime's telemetry is off unless asked for."""
+    code = (
+        f"import numpy as np, oddment; oddment.load({str(model_file)!r}).anomaly_score(np.zeros((1, 28, 28), np.uint8))"
+    )
+    quiet = {"ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME", "CI", "ORT_RUNNING_UNIT_TESTS"}
+    environment = {name: value for name, value in os.environ.items() if name not in quiet}
+    done = subprocess.run([sys.executable, "-c", code], env=environment | {"HOME": str(tmp_path)}, check=False)
+    assert done.returncode == 0
+    assert not list(tmp_path.iterdir())

@@ -10,6 +10,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from oddment.models._base import Autoencoder, keras_start
+from oddment.models._keras import SameConvTranspose2d
 from oddment.models._registry import ModelSpec, Shape, register
 
 __all__ = ["SmallConvolutionalAutoencoder"]
@@ -41,10 +42,10 @@ class SmallConvolutionalAutoencoder(Autoencoder):
         )
         self.expand = nn.Sequential(nn.Linear(latent_dim, flat), nn.LeakyReLU(0.1))
         self.decoder = nn.Sequential(
-            nn.ConvTranspose2d(second, first, 4, stride=2, padding=1, bias=False),
+            SameConvTranspose2d(second, first, 4, stride=2, bias=False),
             nn.BatchNorm2d(first),
             nn.LeakyReLU(0.1),
-            nn.ConvTranspose2d(first, shape.channels, 4, stride=2, padding=1),
+            SameConvTranspose2d(first, shape.channels, 4, stride=2),
             nn.Sigmoid(),
         )
         self.apply(keras_start)
@@ -70,6 +71,7 @@ register(
         learning_rate=2e-3,
         batch_size=64,
         steps=2500,
+        gains_from_bfloat16=True,
         scoring_batch=32,
     )
 )

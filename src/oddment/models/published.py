@@ -193,6 +193,7 @@ register(
 )
 register(
     ModelSpec(
+        gains_from_bfloat16=True,
         name="conv-pooling",
         summary="convolutions with max pooling, latent a grid (system 1's convolutional_autoencoder); small images",
         build=lambda shape, filters: PoolingAutoencoder(shape, _widths(filters)),
@@ -214,6 +215,7 @@ register(
 )
 register(
     ModelSpec(
+        gains_from_bfloat16=True,
         name="conv-strided",
         summary="ConvAutoencoder, two strided stages and a dense latent of 16 (system 5); small images",
         build=_strided,
@@ -225,6 +227,7 @@ register(
 )
 register(
     ModelSpec(
+        gains_from_bfloat16=True,
         name="conv-strided-deep",
         summary="the same with three stages and a dense latent of 32 (system 4, DeepWeeds); photographs",
         build=_strided,

@@ -26,6 +26,9 @@ __all__ = ["FASHION_CLASSES", "Photographs", "digits", "fashion", "first_of_each
 
 Part = Literal["train", "test"]
 
+_SIDE = 256  # of the photographs
+_LOOKALIKE_SIDE = 96  # generated ones prove nothing that is worth an hour of training
+
 
 def digits(part: Part, *, quick: bool) -> Sample:
     """Return MNIST's 60,000 training or 10,000 test digits; of the embedded sample 4,000 or 1,000.
@@ -66,6 +69,7 @@ class Photographs:
         names: (N,) of the files.
         classes: name of the normal and of the anomalous class.
         description: what they are, in a sentence.
+        real: whether they are photographs; otherwise they were generated.
     """
 
     images: NDArray[np.uint8]
@@ -73,6 +77,7 @@ class Photographs:
     names: list[str]
     classes: tuple[str, str]
     description: str
+    real: bool
 
 
 def photographs(call: Call) -> Photographs:
@@ -90,7 +95,7 @@ def photographs(call: Call) -> Photographs:
     folder = Path(options["data"]) if options["data"] else None
     if not call.quick or folder:
         try:
-            return _read(folder, wanted, call.seed, options["size"], "DeepWeeds")
+            return _read(folder, wanted, call.seed, options["size"] or _SIDE, "DeepWeeds", real=True)
         except DataError as error:
             if folder:
                 raise
@@ -99,10 +104,12 @@ def photographs(call: Call) -> Photographs:
         made = make_lookalike(Path(scratch) / "deepweeds", dict(wanted.items()), seed=call.seed)
         why = "left out of a quick run" if call.quick else "not on this machine"
         description = f"generated look-alikes of DeepWeeds, not photographs: the real images are {why}"
-        return _read(made, wanted, call.seed, options["size"], description)
+        return _read(made, wanted, call.seed, options["size"] or _LOOKALIKE_SIDE, description, real=False)
 
 
-def _read(folder: Path | None, wanted: dict[int, int], seed: int, side: int, description: str) -> Photographs:
+def _read(
+    folder: Path | None, wanted: dict[int, int], seed: int, side: int, description: str, *, real: bool
+) -> Photographs:
     """The first images of each class that are there, in one random order."""
     found = open_deepweeds(folder)
     lost = set(found.missing)
@@ -121,7 +128,7 @@ def _read(folder: Path | None, wanted: dict[int, int], seed: int, side: int, des
     odd = np.array([row.label == anomaly for row in rows])
     counts = f"{int((~odd).sum()):,} {SPECIES[normal]} and {int(odd.sum())} {SPECIES[anomaly]}"
     names = [row.filename for row in rows]
-    return Photographs(images, odd, names, (SPECIES[normal], SPECIES[anomaly]), f"{counts}; {description}")
+    return Photographs(images, odd, names, (SPECIES[normal], SPECIES[anomaly]), f"{counts}; {description}", real)
 
 
 def _photograph(ref: ImageRef, side: int) -> NDArray[np.uint8]:

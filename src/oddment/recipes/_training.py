@@ -96,6 +96,8 @@ def fit_as_keras(
         "keep": "last",
         "early_stopping": False,
         "partial_batches": True,
+        # Recipes have baselines of their own, and labels to measure with.
+        "baseline_check": False,
     } | settings
     keeper = _Snapshots(snapshots)
     asked = Settings(

@@ -69,7 +69,8 @@ def experiment(call: Call) -> Run:
             found.names, found.odd, np.isin(np.arange(len(scores)), test), scores, flagged, strict=True
         )
     ]
-    wrong = _fit(call, found, split, ranges={"uint8": (0.0, 1.0)})
+    epochs = options["article-epochs"] or (options["epochs"] if found.real else min(3, options["epochs"]))
+    wrong = _fit(call, found, split, ranges={"uint8": (0.0, 1.0)}, epochs=epochs)
     redrawn = np.asarray(wrong.scorer.reconstruct(found.images[test]), np.float32)
     article = printed_by_the_article(found.images, redrawn, found.odd, options["quantile"])
     run.figures |= {f"the article's arithmetic: {name}": value for name, value in article.items()}
@@ -92,13 +93,12 @@ def _fit(call: Call, found: Photographs, split: Split, **more: Any) -> Trained: 
         found.images,
         split,
         "conv-strided-deep",
-        epochs=options["epochs"],
         batch_size=options["batch-size"],
         learning_rate=options["learning-rate"],
         schedule="inverse-time",
         decay=options["learning-rate"] / 50,
         rule=ThresholdRule("quantile", options["quantile"], "training"),
-        **more,
+        **{"epochs": options["epochs"]} | more,
     )
 
 
@@ -279,9 +279,15 @@ RECIPE = register(
             Option("anomaly", "1", "the class that is hidden among them"),
             Option("anomalies", 11, "how many of it", least=1),
             Option("normals", 1009, "images of the normal class, at most", least=10),
-            Option("size", 256, "side of the images in pixels, a multiple of 8", least=8),
+            Option("size", 0, "side of the images in pixels, a multiple of 8; 0: 256, or 96 for look-alikes", least=0),
             Option("held-back", 0.2, "share of the images that do not train", least=1e-3, below=1),
             Option("epochs", 30, "passes over the training images", least=1),
+            Option(
+                "article-epochs",
+                0,
+                "passes of the article's own, unscaled training; 0: as many, or 3 on look-alikes",
+                least=0,
+            ),
             Option("batch-size", 32, "images a step", least=1),
             Option("learning-rate", 0.001, "of Adam at first; decays by a fiftieth of itself a step", least=1e-9),
             Option("quantile", 0.95, "of the held-back errors: at or above is an anomaly", least=1e-9, below=1),

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from oddment.errors import ParameterError, TrainingError
+from oddment.training.allocator import kept_pages
 from oddment.training.feed import Feed
 from oddment.training.losses import LossName, training_loss, validation_loss
 from oddment.training.optimizers import (
@@ -23,6 +24,7 @@ from oddment.training.optimizers import (
     restore_state,
     set_rate,
 )
+from oddment.training.precision import Precision, products_in
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -56,6 +58,7 @@ class Plan:
         loss: "model" for the model's own, or "mse" or "bce" of its reconstruction.
         keep: the weights that stay: of the "best" epoch by validation loss, or of the "last".
         partial_batches: train on the rest of an epoch that fills no batch as well, as Keras does.
+        precision: of convolutions and matrix products in training steps; validation is always float32.
 
     Raises:
         ParameterError: if a name is not one of those, or decay is negative.
@@ -73,6 +76,7 @@ class Plan:
     loss: LossName = "model"
     keep: KeepName = "best"
     partial_batches: bool = False
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         """Check what is chosen by name."""
@@ -81,6 +85,7 @@ class Plan:
             schedule=(self.schedule, ScheduleName),
             loss=(self.loss, LossName),
             keep=(self.keep, KeepName),
+            precision=(self.precision, Precision),
         )
         if not 0 <= self.decay < math.inf:
             msg = f"decay must be a number of at least 0; got {self.decay}."
@@ -172,7 +177,9 @@ class _Run:
         self.model.begin(lambda: self.feed.passes(sample, self.plan.batch_size))
 
     def train_step(self, indices: NDArray[np.int64], generator: torch.Generator) -> torch.Tensor:
-        loss = training_loss(self.model, self.feed.gather(indices), generator, self.plan.loss)
+        batch = self.feed.gather(indices)
+        with products_in(self.plan.precision, self.device):
+            loss = training_loss(self.model, batch, generator, self.plan.loss)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
@@ -259,8 +266,9 @@ def train(
     for number in range(len(run.state.history), plan.epochs):
         if stopped_early(run.state.history, plan.patience) or (plan.budget and run.seconds >= plan.budget):
             break
-        loss, rate = run.run_epoch(number, progress)
-        watched = run.validate(validation)
+        with kept_pages():
+            loss, rate = run.run_epoch(number, progress)
+            watched = run.validate(validation)
         _check_finite(loss, watched, number, plan)
         epoch = Epoch(number + 1, loss, watched, rate, run.seconds)
         improved = watched < best

@@ -15,6 +15,7 @@ from oddment.models import get_spec
 from oddment.training.loop import KeepName, pick_device
 from oddment.training.losses import LossName
 from oddment.training.optimizers import OptimizerName, ScheduleName, check_names
+from oddment.training.precision import PrecisionName
 
 __all__ = ["NOTHING_HELD_OUT", "Settings", "needs_held_out"]
 
@@ -59,7 +60,9 @@ class Settings:
         partial_batches: train on the rest of an epoch that fills no batch as well.
         ranges: the values that become 0 and 1, by type, such as {"uint8": (0, 255)}; the type's own, or for floats and
             deep images what was seen, where not given.
+        precision: "auto" trains in bfloat16 where model and processor gain from it; or "float32" or "bfloat16".
         hold_out: False trains on every image and holds none out: the rule must then be over training scores, or fixed.
+        baseline_check: try plain baselines beside the model, on synthetic defects, and say so where they do as well.
     """
 
     model: str = "auto"
@@ -86,7 +89,9 @@ class Settings:
     early_stopping: bool = True
     partial_batches: bool = False
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+    precision: PrecisionName = "auto"
     hold_out: bool = True
+    baseline_check: bool = True
 
     def check(self) -> None:
         """Check every setting that can be checked before an image is read.
@@ -117,6 +122,7 @@ class Settings:
             "loss": (self.loss, LossName),
             "score": (self.score, Literal["model", "bce"]),
             "keep": (self.keep, KeepName),
+            "precision": (self.precision, PrecisionName),
         }
         if self.model != "auto":
             get_spec(self.model)

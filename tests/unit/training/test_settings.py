@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load as load_tensors
 
 from oddment.calibration import ThresholdRule
 from oddment.card import model_card
@@ -40,6 +41,12 @@ def test_without_hold_out_every_image_trains(digits: NDArray[np.uint8], tmp_path
     Scorer(fitted.model).save(tmp_path / "model.oddment")
     results = load(tmp_path / "model.oddment").detect(digits[:3])
     assert [result.p_value for result in results] == [1.0, 1.0, 1.0]
+
+
+def test_without_hold_out_no_image_counts_twice(digits: NDArray[np.uint8]) -> None:
+    """Where the images that are watched train as well, a baseline that remembers images has each of them once."""
+    fitted = fit(digits[:90], hold_out=False, model="knn")
+    assert load_tensors(fitted.model.weights)["bank"].shape == (90, 784)
 
 
 def test_without_hold_out_a_promise_is_refused(digits: NDArray[np.uint8]) -> None:
