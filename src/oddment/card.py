@@ -26,7 +26,7 @@ def model_card(model: ModelFile, info: Mapping[str, Any] | None = None) -> dict[
         "Model": _told(lambda about: _model(about, model), info.get("model")),
         "Training": _told(_training, info.get("training")),
         "Data": _told(_data, info.get("data")),
-        "Checks": _told(_checks, info.get("parity")),
+        "Checks": _told(_checks, info.get("parity")) | _told(_baselines, info.get("training")),
         "Versions": _told(_versions, info.get("versions")),
     }
     if "created" in info:
@@ -122,6 +122,21 @@ def _data(info: Mapping[str, Any]) -> dict[str, str]:
         "exact duplicates": f"{info['exact_duplicates']:,}",
         "median size": "×".join(map(str, info["median_size"])),
         "fingerprint": str(info["fingerprint"])[:16],
+    }
+
+
+def _baselines(info: Mapping[str, Any]) -> dict[str, str]:
+    """How plain baselines did beside the model; files of earlier releases say nothing of them."""
+    tried = info.get("baselines")
+    if not tried:
+        return {}
+    if "skipped" in tried:
+        return {"plain baselines": f"not tried: {tried['skipped']}"}
+    figures = ", ".join(f"{name} {value:.3f}" for name, value in tried["auroc"].items())
+    ahead = tried["ahead"]
+    return {
+        "plain baselines": f"AUROC {figures} on synthetic defects in {tried['images']:,} held-out images",
+        "ahead of the best of them": f"{ahead['value']:+.3f} [{ahead['low']:+.3f}, {ahead['high']:+.3f}], a hint",
     }
 
 

@@ -24,9 +24,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+    from oddment.calibration import ScoreSet
     from oddment.images.prepare import Fit
     from oddment.progress import Progress
     from oddment.results import Result
+    from oddment.scoring.graph import ScoreName
+    from oddment.training.loop import KeepName
+    from oddment.training.losses import LossName
+    from oddment.training.optimizers import OptimizerName, ScheduleName
 
 __all__ = ["Detector"]
 
@@ -47,12 +52,24 @@ class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lea
         max_normal: instead, the threshold is the largest score of the training images, plus `margin`.
         margin: added to the largest training score.
         threshold: instead, the threshold itself.
+        over: the scores that `quantile` ("calibration" unless given) or `max_normal` ("training") is taken over.
+        hold_out: False trains on every image and holds none out: the rule must then be over training scores, or
+            `threshold`.
         epochs: passes over the images, at most; chosen from their number when None.
         batch_size: images a step.
-        learning_rate: peak of Adam's schedule.
+        learning_rate: peak of the optimizer's schedule; the model's own for Adam and Keras's for the others when None.
+        optimizer: "adam", "sgd" or "adagrad", as Keras has them.
+        schedule: how the learning rate falls: "cosine", "constant" or "inverse-time".
+        decay: of the inverse-time schedule, rate / (1 + decay · step).
+        loss: "model" for the model's own, or "mse" or "bce" of its reconstruction.
+        score_mode: "model" for the model's own, usually the mean squared error, or "bce".
+        early_stopping: stop when the validation loss no longer falls.
+        keep: the weights that stay: of the "best" epoch, or of the "last".
         budget: seconds that training may take.
         device: "auto", "cpu", "cuda" or "mps".
         find_duplicates: keep near duplicates on one side of the split.
+        baseline_check: try plain baselines beside the model, on synthetic defects made from held-out images, and say so
+            in `caveats_` where they do as well.
         random_state: seed; the same seed on the same images and machine gives the same scores to the bit.
 
     Attributes:
@@ -62,7 +79,7 @@ class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lea
         scores_: float32 (N,), anomaly scores of the images that were fitted, in order, unusable files left out.
         rejections_: files that could not be used.
         duplicates_: names of images equal to the last pixel.
-        caveats_: what weakens the promise, in sentences.
+        caveats_: what weakens the promise, or speaks for a simpler model, in sentences.
         n_features_in_: numbers in one row, where flat rows were fitted.
 
     Example:
@@ -89,12 +106,22 @@ class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lea
         max_normal: bool = False,
         margin: float | None = None,
         threshold: float | None = None,
+        over: ScoreSet | None = None,
+        hold_out: bool = True,
         epochs: int | None = None,
         batch_size: int | None = None,
         learning_rate: float | None = None,
+        optimizer: OptimizerName = "adam",
+        schedule: ScheduleName = "cosine",
+        decay: float = 0.0,
+        loss: LossName = "model",
+        score_mode: ScoreName = "model",
+        early_stopping: bool = True,
+        keep: KeepName = "best",
         budget: float | None = None,
         device: str = "auto",
         find_duplicates: bool = True,
+        baseline_check: bool = True,
         random_state: int | np.random.RandomState | None = 0,
     ) -> None:
         self.model = model
@@ -108,12 +135,22 @@ class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lea
         self.max_normal = max_normal
         self.margin = margin
         self.threshold = threshold
+        self.over = over
+        self.hold_out = hold_out
         self.epochs = epochs
         self.batch_size = batch_size
         self.learning_rate = learning_rate
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.decay = decay
+        self.loss = loss
+        self.score_mode = score_mode
+        self.early_stopping = early_stopping
+        self.keep = keep
         self.budget = budget
         self.device = device
         self.find_duplicates = find_duplicates
+        self.baseline_check = baseline_check
         self.random_state = random_state
 
     def fit(
@@ -164,6 +201,7 @@ class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lea
             max_normal=self.max_normal,
             margin=self.margin,
             threshold=self.threshold,
+            over=self.over,
         )
         state = self.random_state
         seed = int(state) if isinstance(state, int | np.integer) else int(check_random_state(state).randint(2**31 - 1))
@@ -177,10 +215,19 @@ class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lea
             epochs=self.epochs,
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
+            optimizer=self.optimizer,
+            schedule=self.schedule,
+            decay=self.decay,
+            loss=self.loss,
+            score=self.score_mode,
+            early_stopping=self.early_stopping,
+            keep=self.keep,
             budget=self.budget,
             seed=seed,
             device=self.device,
+            hold_out=self.hold_out,
             find_duplicates=find_duplicates,
+            baseline_check=self.baseline_check,
         )
 
     def _images(self, X: Images, *, reset: bool) -> Images:

@@ -49,6 +49,22 @@ def done(labelled: LabelledSet, tmp_path_factory: pytest.TempPathFactory) -> tup
     return result, folder
 
 
+def test_fits_try_no_baselines_beside_them(
+    labelled: LabelledSet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Labels tell better than synthetic defects: no fit of a comparison spends time on those, asked for or not."""
+
+    def never(*_: Any, **__: Any) -> None:
+        pytest.fail("a comparison tried baselines on synthetic defects")
+
+    monkeypatch.setattr("oddment.fitting.challenge", never)
+    for check in (True, False):
+        settings = replace(SETTINGS, baseline_check=check)
+        result = compare(labelled, ["dense"], settings=settings, folder=tmp_path, bootstrap=10)
+        assert [entry.failure for entry in result.entries] == [None]
+    assert result.resumed == 1
+
+
 def _made_up(scores: dict[str, NDArray[np.float64]], truth: NDArray[np.bool_]) -> Comparison:
     """A comparison with given scores; a 2-d array has a row a seed."""
     entries = [

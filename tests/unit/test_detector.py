@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from dataclasses import fields
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from oddment import Detection, Detector, Rejection, load
 from oddment.errors import ParameterError, TooFewImagesError
+from oddment.fitting import Settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -297,6 +299,78 @@ class TestSameAgain:
         assert training["stopped"] == "time budget spent"
         assert len(training["history"]) < 100_000
         assert any("budget" in text for text in detector.caveats_)
+
+
+PASSED_ON: dict[str, Any] = {
+    "model": "dense",
+    "options": {"hidden": (8, 4)},
+    "fit_mode": "stretch",
+    "channels": 3,
+    "hold_out": False,
+    "epochs": 3,
+    "batch_size": 8,
+    "learning_rate": 0.01,
+    "optimizer": "sgd",
+    "schedule": "constant",
+    "decay": 0.01,
+    "loss": "bce",
+    "score_mode": "bce",
+    "early_stopping": False,
+    "keep": "last",
+    "budget": 9.0,
+    "device": "cpu",
+    "find_duplicates": False,
+    "baseline_check": False,
+}
+
+
+class TestSettings:
+    """What a detector is told reaches the fit."""
+
+    @pytest.mark.parametrize("name", PASSED_ON)
+    def test_each_is_passed_on(self, name: str, digits: NDArray[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+        """A parameter is stored as given, kept by `clone`, and arrives in the settings under its name, less `_mode`."""
+        given = PASSED_ON[name]
+        asked: list[Any] = []
+
+        def stop(_refs: Any, _count: int, settings: Any, **_: Any) -> None:
+            asked.append(settings)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("oddment.detector.fit_images", stop)
+        detector = clone(Detector(**{name: given}))
+        assert detector.get_params()[name] == given
+        with pytest.raises(KeyboardInterrupt):
+            detector.fit(digits[:60])
+        setting = name.removesuffix("_mode")
+        assert getattr(asked[0], setting) == given
+        assert getattr(asked[0], setting) != getattr(Settings(), setting)
+
+    def test_every_training_setting_is_a_parameter(self) -> None:
+        """Whatever tells the training loop what to do can be told to a detector; the rest has another name or none."""
+        elsewhere = {"fit", "score", "rule", "seed", "max_pixels", "strict", "partial_batches", "ranges", "precision"}
+        missing = {field.name for field in fields(Settings)} - set(Detector().get_params()) - elsewhere
+        assert not missing
+
+    @pytest.mark.parametrize("name", ["optimizer", "schedule", "loss", "score_mode", "keep"])
+    def test_wrong_names_are_refused_when_fitting(self, name: str, digits: NDArray[Any]) -> None:
+        """As scikit-learn wants it, nothing is checked before `fit`, which says what would be right."""
+        with pytest.raises(ParameterError, match=f"{name.removesuffix('_mode')} must be one of"):
+            Detector(**SMALL, **{name: "no-such"}).fit(digits[:60])
+
+    def test_over_chooses_the_scores_of_the_rule(self, digits: NDArray[Any]) -> None:
+        """With nothing held out, a quantile is taken over the training scores; over held-out ones it is refused."""
+        given = {"model": "dense", "epochs": 1, "quantile": 0.5, "hold_out": False}
+        detector = Detector(**given, over="training").fit(digits[:60])
+        assert detector.threshold_ == pytest.approx(np.median(detector.scores_))
+        with pytest.raises(ParameterError, match="no image is held out"):
+            Detector(**given).fit(digits[:60])
+
+    def test_they_change_the_training(self, digits: NDArray[Any]) -> None:
+        """Optimizer, schedule and the rest are those of the model file."""
+        told = {"optimizer": "sgd", "schedule": "inverse-time", "decay": 0.5, "loss": "bce", "keep": "last"}
+        training = Detector(**SMALL, model="dense", **told).fit(digits[:60]).scorer_.model.info["training"]
+        assert {name: training[name] for name in told} == told
 
 
 @pytest.fixture(scope="module")

@@ -111,6 +111,14 @@ def fit(
     budget: Annotated[
         str | None, typer.Option(help="Most time to train for: 90s, 5m, 1h.", rich_help_panel=_TRAIN)
     ] = None,
+    no_baseline_check: Annotated[
+        bool,
+        typer.Option(
+            "--no-baseline-check",
+            help="Do not try whether plain knn or pca do as well on synthetic defects.",
+            rich_help_panel=_TRAIN,
+        ),
+    ] = False,
     seed: Annotated[
         int, typer.Option(help="Same seed, same images, same machine: same scores.", rich_help_panel=_TRAIN)
     ] = 0,
@@ -199,6 +207,7 @@ def fit(
             max_pixels=max_pixels,
             strict=strict,
             find_duplicates=duplicates,
+            baseline_check=not no_baseline_check,
         )
         fitted = run_fit(
             normal,

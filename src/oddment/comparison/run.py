@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["CACHE", "compare"]
 
 CACHE = "compare.json"
+# Settings that are the same, or different, in every comparison whatever the caller gave.
+_SET_HERE = ("model", "seed", "baseline_check")
 
 
 def compare(
@@ -49,7 +51,8 @@ def compare(
         baselines: registered names of the classical ones, which differ only in what is said of them; models
             that are not trained by gradients count as such wherever they are named.
         seeds: of split, start and order; the same for every model.
-        settings: of all fits; model and seed are set here. The default unless given.
+        settings: of all fits; model and seed are set here, and the check against baselines is left to the labels. The
+            default unless given.
         folder: where `compare.json` keeps each result as it comes; what it holds already is not fitted again.
         overwrite: throw away what it holds when it is of other images or settings.
         bootstrap: resamples behind the intervals.
@@ -77,7 +80,7 @@ def compare(
         entry = cache.get(name, seed)
         if entry is None:
             progress.say(f"{number} of {total}: {name}, seed {seed}")
-            entry = _enter(data, replace(settings, model=name, seed=seed), progress)
+            entry = _enter(data, replace(settings, model=name, seed=seed, baseline_check=False), progress)
             cache.put(entry)
         else:
             result.resumed += 1
@@ -152,7 +155,7 @@ def _about(data: LabelledSet, settings: Settings) -> dict[str, Any]:
         digest.update(ref.path.encode("utf-8", "surrogatepass") + b"\0")
     for item in data.test:
         digest.update(f"{item.ref.path}\0{item.label}\0{item.is_anomaly}\0".encode("utf-8", "surrogatepass"))
-    fits = {name: value for name, value in asdict(settings).items() if name not in ("model", "seed")}
+    fits = {name: value for name, value in asdict(settings).items() if name not in _SET_HERE}
     return {
         "oddment": oddment.__version__,
         "data": data.name,
