@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from oddment.training.loop import KeepName
     from oddment.training.losses import LossName
     from oddment.training.optimizers import OptimizerName, ScheduleName
+    from oddment.training.precision import PrecisionName
 
 __all__ = ["Detector"]
 
@@ -65,6 +66,7 @@ class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lea
         score_mode: "model" for the model's own, usually the mean squared error, or "bce".
         early_stopping: stop when the validation loss no longer falls.
         keep: the weights that stay: of the "best" epoch, or of the "last".
+        precision: "auto" trains in bfloat16 where model and processor gain from it; or "float32" or "bfloat16".
         budget: seconds that training may take.
         device: "auto", "cpu", "cuda" or "mps".
         find_duplicates: keep near duplicates on one side of the split.
@@ -118,6 +120,7 @@ class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lea
         score_mode: ScoreName = "model",
         early_stopping: bool = True,
         keep: KeepName = "best",
+        precision: PrecisionName = "auto",
         budget: float | None = None,
         device: str = "auto",
         find_duplicates: bool = True,
@@ -147,6 +150,7 @@ class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lea
         self.score_mode = score_mode
         self.early_stopping = early_stopping
         self.keep = keep
+        self.precision = precision
         self.budget = budget
         self.device = device
         self.find_duplicates = find_duplicates
@@ -222,6 +226,7 @@ class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lea
             score=self.score_mode,
             early_stopping=self.early_stopping,
             keep=self.keep,
+            precision=self.precision,
             budget=self.budget,
             seed=seed,
             device=self.device,

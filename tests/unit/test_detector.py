@@ -317,6 +317,7 @@ PASSED_ON: dict[str, Any] = {
     "score_mode": "bce",
     "early_stopping": False,
     "keep": "last",
+    "precision": "float32",
     "budget": 9.0,
     "device": "cpu",
     "find_duplicates": False,
@@ -348,11 +349,11 @@ class TestSettings:
 
     def test_every_training_setting_is_a_parameter(self) -> None:
         """Whatever tells the training loop what to do can be told to a detector; the rest has another name or none."""
-        elsewhere = {"fit", "score", "rule", "seed", "max_pixels", "strict", "partial_batches", "ranges", "precision"}
+        elsewhere = {"fit", "score", "rule", "seed", "max_pixels", "strict", "partial_batches", "ranges"}
         missing = {field.name for field in fields(Settings)} - set(Detector().get_params()) - elsewhere
         assert not missing
 
-    @pytest.mark.parametrize("name", ["optimizer", "schedule", "loss", "score_mode", "keep"])
+    @pytest.mark.parametrize("name", ["optimizer", "schedule", "loss", "score_mode", "keep", "precision"])
     def test_wrong_names_are_refused_when_fitting(self, name: str, digits: NDArray[Any]) -> None:
         """As scikit-learn wants it, nothing is checked before `fit`, which says what would be right."""
         with pytest.raises(ParameterError, match=f"{name.removesuffix('_mode')} must be one of"):

@@ -100,6 +100,10 @@ def fit(
         Literal["model", "mse", "bce"],
         typer.Option(help="The model's own, squared error or cross-entropy.", rich_help_panel=_TRAIN),
     ] = "model",
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16"],
+        typer.Option(help="Of training; auto: bfloat16 where the processor has units.", rich_help_panel=_TRAIN),
+    ] = "auto",
     hold_out: Annotated[
         bool,
         typer.Option(
@@ -200,6 +204,7 @@ def fit(
             schedule=schedule,
             decay=decay,
             loss=loss,
+            precision=precision,
             hold_out=hold_out,
             budget=parse_seconds(budget),
             seed=seed,
