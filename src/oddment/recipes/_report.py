@@ -116,9 +116,11 @@ def _lead(outcome: Outcome) -> list[str]:
 
 def _colophon(outcome: Outcome) -> str:
     seeds = ", ".join(str(run.seed) for run in outcome.runs)
+    threads = torch.get_num_threads()
     return (
         f"Oddment {oddment.__version__}, torch {torch.__version__}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC; "
-        f"seed {seeds}; {sum(run.seconds for run in outcome.runs):.0f} s with {torch.get_num_threads()} threads."
+        f"seed {seeds}; {sum(run.seconds for run in outcome.runs):.0f} s with {threads} "
+        f"{'thread' if threads == 1 else 'threads'}."
     )
 
 
