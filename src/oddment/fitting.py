@@ -20,9 +20,8 @@ import oddment
 from oddment.artifact import ModelFile
 from oddment.calibration import Calibration, ThresholdRule
 from oddment.errors import DataError, ImageError, ParameterError, TrainingError
-from oddment.images.prepare import Preparation
-from oddment.images.survey import Survey, survey
-from oddment.models import Batch, Shape, build, spec_for
+from oddment.images.survey import survey
+from oddment.models import Batch, Shape, build
 from oddment.models._baseline import Baseline
 from oddment.progress import Progress
 from oddment.regions import map_peak
@@ -30,6 +29,7 @@ from oddment.results import Detection, Rejection
 from oddment.scorer import Scorer
 from oddment.scoring import ScoringGraph, export
 from oddment.training.challenge import Untried, challenge
+from oddment.training.choosing import choose
 from oddment.training.collect import Collection, collect, merge_groups
 from oddment.training.loop import Plan, TrainingState, pick_device, plan_epochs, stopped_early, train
 from oddment.training.optimizers import LEARNING_RATES
@@ -43,8 +43,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from oddment.images.files import ImageRef
+    from oddment.images.prepare import Preparation
+    from oddment.images.survey import Survey
     from oddment.models import Autoencoder, ModelSpec
     from oddment.training.challenge import Challenge
+    from oddment.training.choosing import Choice
     from oddment.training.loop import Keeper
 
 __all__ = ["Fitted", "Settings", "fit_images"]
@@ -53,9 +56,6 @@ __all__ = ["Fitted", "Settings", "fit_images"]
 _PARITY = 1e-3
 # Names of rejected files and of duplicates that the model file keeps; the counts are complete.
 _LISTED = 500
-_SMALL_SIDE = 96
-# The size at which a model is chosen; the model then says how large it wants photographs.
-_SURVEYED_SIDE = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,10 @@ def fit_images(
     looked = survey(refs(), count, max_pixels=settings.max_pixels)
     if not looked.n_usable:
         raise DataError(_nothing_usable(count, looked))
-    spec, preparation = _choose(settings, looked)
+    choice = choose(settings, looked)
+    spec, preparation = choice.spec, choice.preparation
+    if settings.model == "auto":
+        progress.say(f"{spec.name}, {choice.reason}.")
     collection = collect(
         refs(), count, preparation, max_pixels=settings.max_pixels, seed=settings.seed, progress=progress
     )
@@ -147,7 +150,7 @@ def fit_images(
         "rejections": [[item.path, item.reason] for item in collection.rejections[:_LISTED]],
         "duplicates": collection.duplicates()[:_LISTED],
     }
-    info = _info(spec, settings, autoencoder, plan, state, device) | {"data": sizes, "parity": parity}
+    info = _info(choice, settings, autoencoder, plan, state, device) | {"data": sizes, "parity": parity}
     tried = _challenge(model, autoencoder, collection, split, settings, spec.name, progress)
     info["training"]["baselines"] = tried.as_dict()
     model = replace(model, info=info)
@@ -160,33 +163,7 @@ def fit_images(
     )
 
 
-# --- choosing
-
-
-def _choose(settings: Settings, looked: Survey) -> tuple[ModelSpec, Preparation]:
-    """The model and the preparation, from what was asked for and what the sample looks like."""
-    name = settings.model
-    if name == "auto":
-        height, width = settings.size or _auto_size(settings, looked, _SURVEYED_SIDE)
-        tiny = min(height, width) < 8
-        name = "dense" if tiny else "conv-small" if max(height, width) <= _SMALL_SIDE else "conv-large"
-    spec = spec_for(name, settings.options)
-    height, width = settings.size or _auto_size(settings, looked, spec.side)
-    if settings.size is None:
-        height, width = (-(-length // spec.stride) * spec.stride for length in (height, width))
-    channels = settings.channels or (3 if looked.is_colour else 1)
-    return spec, Preparation(height, width, channels, settings.fit, {**looked.ranges, **settings.ranges})
-
-
-def _auto_size(settings: Settings, looked: Survey, side: int) -> tuple[int, int]:
-    """The images' own size when small, else `side` on the longer side; a square unless all have one aspect ratio."""
-    longest = max(looked.width, looked.height)
-    if settings.fit == "tile":
-        return min(longest, side), min(longest, side)
-    scale = 1.0 if longest <= _SMALL_SIDE else min(1.0, side / longest)
-    if not looked.same_aspect:
-        return max(1, round(longest * scale)), max(1, round(longest * scale))
-    return max(1, round(looked.height * scale)), max(1, round(looked.width * scale))
+# --- splitting
 
 
 def _group(
@@ -450,20 +427,21 @@ def _challenge(
 
 
 def _info(
-    spec: ModelSpec,
+    choice: Choice,
     settings: Settings,
     autoencoder: Autoencoder,
     plan: Plan,
     state: TrainingState,
     device: torch.device,
 ) -> dict[str, Any]:
+    spec = choice.spec
     options = {**spec.options, **settings.options}
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "model": {
             "name": spec.name,
             "summary": spec.summary,
-            "chosen": "asked for" if settings.model != "auto" else "chosen from the images",
+            "chosen": choice.reason,
             "options": options,
             "score": settings.score,
             # Of a model without parameters, the numbers that fitting has set.

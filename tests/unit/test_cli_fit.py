@@ -190,7 +190,7 @@ class TestErrors:
             (["--groups", "(("], 2, "neither a CSV file nor a regular expression"),
             (["--max-pixels", "0"], 2, "max"),
             (["--resume", "--overwrite"], 2, "give one of them"),
-            (["--resume"], 3, "no checkpoint to resume from"),
+            (["--resume", "--model", "dense"], 3, "no checkpoint to resume from"),
         ],
     )
     def test_exit_codes(

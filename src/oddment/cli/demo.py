@@ -12,8 +12,6 @@ from oddment.cli._shared import Bars, Debug, Quiet, consoles, reporting
 
 __all__ = ["demo"]
 
-_EPOCHS = 12
-
 
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write to.")] = Path("oddment-demo"),
@@ -21,7 +19,7 @@ def demo(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Train on handwritten digits, then find pieces of clothing among new digits. No network, half a minute.
+    """Learn handwritten digits, then find pieces of clothing among new digits. No network, half a minute.
 
     The embedded sample (MNIST digits, Fashion-MNIST articles) is written out as PNG files, so that every step can be
     repeated by hand with the commands that are shown.
@@ -36,14 +34,14 @@ def demo(
         out, _ = consoles()
         started = time.perf_counter()
         model = output / "digits.oddment"
-        settings = _settings(epochs=_EPOCHS, seed=seed)
+        settings = _settings(seed=seed)
 
         def say(text: str) -> None:
             if not quiet:
                 out.print(text, soft_wrap=True)
 
         normal, new = write_demo(output)
-        say(f"[bold]$ oddment fit {normal} -o {model} --epochs {_EPOCHS}[/bold]")
+        say(f"[bold]$ oddment fit {normal} -o {model}[/bold]")
         fitted = run_fit([str(normal)], model, settings, overwrite=True, progress=Bars(quiet=quiet))
         say(f"\n[bold]$ oddment find {new} -m {model} -o {output}[/bold]")
         search = Search(Scorer(fitted.model), model, [new], output, SearchOptions(overwrite=True), Bars(quiet=quiet))

@@ -38,11 +38,13 @@ class Leftover(NamedTuple):
         anomaly_map: (N, H, W), higher is more anomalous.
         reconstruction: (N, C, H, W) in the unit of the images.
         latent: (N, latent_dim).
+        score: (N,), higher is more anomalous, of a model whose score is not the pool of its map; None for the pool.
     """
 
     anomaly_map: Tensor
     reconstruction: Tensor
     latent: Tensor
+    score: Tensor | None = None
 
 
 class Autoencoder(nn.Module):

@@ -58,7 +58,9 @@ class ScoringGraph(nn.Module):
         if self.score == "bce":
             levels = binary_cross_entropy(left.reconstruction, images).mean(1)
         anomaly_map = levels * mask[:, 0]
-        return self.pool(anomaly_map, mask[:, 0]), anomaly_map, left.reconstruction, left.latent.flatten(1)
+        own = left.score if self.score == "model" else None
+        score = self.pool(anomaly_map, mask[:, 0]) if own is None else own
+        return score, anomaly_map, left.reconstruction, left.latent.flatten(1)
 
     def pool(self, anomaly_map: Tensor, mask: Tensor) -> Tensor:
         """Return (N,): the mean over the largest `share` of the real pixels."""

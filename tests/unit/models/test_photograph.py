@@ -9,8 +9,6 @@ import pytest
 import torch
 
 from oddment import Detector
-from oddment.fitting import Settings, _choose
-from oddment.images.survey import Survey
 from oddment.models import Batch, Shape, build, valid_mask
 from oddment.models._texture import TextureFeatures, fill_padding
 from oddment.models.photograph import corrupt
@@ -183,24 +181,3 @@ def test_many_cells_are_thinned_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
     every = _settled(10)[0].whitening
     monkeypatch.setattr("oddment.models.photograph._CELLS", 1000)
     assert float((_settled(10)[0].whitening - every).abs().max()) < 0.2 * float(every.abs().max())
-
-
-def _looked(width: int, height: int, *, same_aspect: bool = True) -> Survey:
-    return Survey(10, width, height, same_aspect, False, {"uint8": (0.0, 255.0)}, {})
-
-
-@pytest.mark.parametrize(
-    ("looked", "expected"),
-    [
-        (_looked(28, 28), ("conv-small", 28, 28)),
-        (_looked(96, 80), ("conv-small", 80, 96)),
-        (_looked(100, 100), ("conv-large", 128, 128)),
-        (_looked(1600, 1200), ("conv-large", 96, 128)),
-        (_looked(300, 400, same_aspect=False), ("conv-large", 128, 128)),
-        (_looked(6, 6), ("dense", 6, 6)),
-    ],
-)
-def test_auto_takes_photographs_to_conv_large(looked: Survey, expected: tuple[str, int, int]) -> None:
-    """Above 96 px the model is conv-large, at its own side, rounded up to its stride."""
-    spec, preparation = _choose(Settings(), looked)
-    assert (spec.name, preparation.height, preparation.width) == expected

@@ -1,0 +1,275 @@
+"""A memory of normal pictures in gradient features: how far a picture is from them, and from the planes they lie on.
+
+Three measures, each a logarithm, standardised on held-out normal pictures and added:
+
+- nearest: the mean squared distance to the k nearest normal pictures;
+- scaled: the same, divided by the square root of how far apart those lie from their own nearest;
+- planes: what is left over when each of the three nearest reconstructs it with its own neighbours, by ridge regression.
+  They are the neighbours of a normal picture and not of the one that is scored, so that a picture between two kinds
+  (a nine between a four and a seven) is not explained by a mixture of both.
+
+Source: k nearest after Ramaswamy, Rastogi and Shim, "Efficient algorithms for mining outliers from large data sets"
+(2000); local scales after Zelnik-Manor and Perona, "Self-tuning spectral clustering" (2004), section 2; reconstruction
+from neighbours after Roweis and Saul, "Nonlinear dimensionality reduction by locally linear embedding" (2000), and
+Vincent and Bengio, "K-local hyperplane and convex distance nearest neighbor algorithms" (2001), section 3; conjugate
+gradients after Hestenes and Stiefel (1952).
+Differs in the half exponent of the local scale, and in planes that are centred on the neighbours' mean.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name that everyone gives it
+from torch import Tensor
+
+from oddment.models._base import Autoencoder, Batch, Leftover, Passes
+from oddment.models._baseline import check_options
+from oddment.models._gradients import GradientFeatures, fit_pixels
+from oddment.models._mixtures import choose_power, principal, squared_distances
+from oddment.models._registry import ModelSpec, Shape, register
+
+__all__ = ["GradientMemory"]
+
+_SCALE_NEIGHBOURS = 10  # that say how crowded a normal picture lies
+_RIDGE = 0.1  # in squared lengths of features, whose whole length is 1
+# The system has 32 unknowns and a condition number of about ten: eight steps leave a ten-thousandth of the residual.
+_STEPS = 8
+_PLANES = 3  # nearest pictures whose planes count: five say no more and take longer
+_TINY = 1e-9  # squared lengths below this are rounding
+_SAME = 1e-5  # squared length below which two pictures are one, in half precision
+_HELD_OUT = 500  # pictures that the measures are standardised on
+_ROWS = 500  # pictures compared with the memory at once, while fitting
+_FITTED = 20_000  # pictures that directions are fitted to
+_TRIED = 4000  # pictures that the power is chosen on and the drawing fitted to
+
+
+class GradientMemory(Autoencoder):
+    """Gradient features, their principal components, a bank of normal pictures, and what the bank leaves over.
+
+    Args:
+        shape: channels, height and width of the images.
+        references: most normal pictures that are kept, drawn at random with the seed of the fit.
+        n_components: principal components that distances are taken in.
+        k: nearest pictures whose distance counts.
+        neighbours: pictures that reconstruct another one.
+        power: of the gradients, see `GradientFeatures`; 0 chooses it, see `_mixtures`.
+    """
+
+    centre: Tensor
+    basis: Tensor
+    bank: Tensor
+    scale: Tensor
+    around: Tensor
+    usual: Tensor
+    spread: Tensor
+    canvas: Tensor
+    strokes: Tensor
+
+    def __init__(
+        self, shape: Shape, *, references: int, n_components: int, k: int, neighbours: int, power: float
+    ) -> None:
+        super().__init__()
+        check_options(references=(references, 2), n_components=(n_components, 1))
+        check_options(k=(k, 1), neighbours=(neighbours, 2), power=(power, 0.0))
+        self.shape, self.references = shape, references
+        self.k, self.neighbours, self.given_power = k, neighbours, power
+        # Drawn from what fixes the start of every model, so that the memory follows the same seed.
+        self.seed = int(torch.randint(2**31 - 1, ()))
+        self.gradients = GradientFeatures(shape, power or 0.5)
+        width = self.gradients.width
+        start = {
+            "centre": torch.zeros(1, width),
+            "basis": torch.eye(width)[: min(n_components, width)],
+            # Half precision: the file holds it twice, and the distances lose less than a thousandth.
+            "bank": torch.zeros(1, min(n_components, width), dtype=torch.float16),
+            "scale": torch.ones(1),
+            "around": torch.zeros(1, 1, dtype=torch.int32),
+            "usual": torch.zeros(3),
+            "spread": torch.ones(3),
+            "canvas": torch.full((1, shape.pixels), 0.5),
+            "strokes": torch.zeros(shape.pixels, min(n_components, width)),
+        }
+        for name, tensor in start.items():
+            self.register_buffer(name, tensor)
+
+    # --- from pictures to codes and back
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Return the code (N, n_components) of images without padding."""
+        return self._code(self.gradients(images, torch.ones_like(images[:, :1])))
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Return the picture (N, C, H, W) that a code stands for, by a linear map from features to pixels."""
+        flat = self.canvas + F.linear(latent, self.strokes)
+        return flat.view(-1, self.shape.channels, self.shape.height, self.shape.width)
+
+    def _code(self, features: Tensor) -> Tensor:
+        return F.linear(features - self.centre, self.basis)
+
+    # --- fitting
+
+    def settle(self, *normal: Passes) -> None:
+        """Remember pictures of the first pass, standardise on those of the last, then remember those as well."""
+        self.eval()
+        count = sum(len(batch.images) for batch in normal[0]())
+        known = _thinned(normal[0], count, _TRIED)
+        held = _thinned(normal[-1], sum(len(batch.images) for batch in normal[-1]()), _HELD_OUT)
+        if not self.given_power:
+            chosen = choose_power(self.gradients, known, held, self.seed) if len(normal) > 1 else 0.5
+            self.gradients.power.fill_(chosen)
+        features = self._gather(normal[0], count)
+        self.centre, self.basis = principal(features[:_FITTED], len(self.basis))
+        codes = self._code(features)
+        self.canvas, self.strokes = fit_pixels(self._code(self._features(known)), known.images.flatten(1))
+        self._remember(codes)
+        parts = torch.split(self._code(self._features(held)), 64)
+        measures = torch.cat([self._measure(part, alone=True)[0] for part in parts])
+        self.usual = measures.mean(0)
+        self.spread = measures.std(0, correction=0).clamp_min(0.05)
+        if len(normal) > 1 and len(codes) < self.references:
+            self._remember_more(normal[-1], codes)
+
+    def _remember_more(self, pictures: Passes, codes: Tensor) -> None:
+        """Keep further pictures beside those of the codes, each once, as long as there is room."""
+        room = self.references - len(codes)
+        more = torch.cat([self._code(self._features(batch)) for batch in pictures()])
+        known = self.bank.float()
+        new = [squared_distances(part, known).amin(1) > _SAME for part in torch.split(more, _ROWS)]
+        self._remember(torch.cat([codes, more[torch.cat(new)][:room]]))
+
+    def _features(self, batch: Batch) -> Tensor:
+        features: Tensor = self.gradients(batch.images, batch.mask)
+        return features
+
+    def _gather(self, training: Passes, count: int) -> Tensor:
+        """Return features (n, F) of the pictures that are kept, of `count`, all equally likely."""
+        kept = torch.from_numpy(np.random.default_rng(self.seed).permutation(count) < self.references)
+        if count > self.references:
+            kept_of = f"{self.references:,} of the {count:,} normal pictures"
+            self.notes = (f"It knows {kept_of}, drawn at random (references={self.references}).",)
+        features, start = [], 0
+        for batch in training():
+            keep = kept[start : start + len(batch.images)]
+            start += len(keep)
+            features.append(self._features(Batch(batch.images[keep], batch.mask[keep])))
+        return torch.cat(features)
+
+    def _remember(self, codes: Tensor) -> None:
+        """Keep the codes, how crowded each lies, and which others lie around it."""
+        self.bank = codes.half()
+        rows = self.bank.float()
+        count = min(self.neighbours, len(rows) - 1)
+        if not count:
+            self.scale, self.around = torch.ones(1), torch.zeros(1, 1, dtype=torch.int32)
+            return
+        scales, around = [], []
+        for start in range(0, len(rows), _ROWS):
+            part = rows[start : start + _ROWS]
+            squared = squared_distances(part, rows)
+            own = torch.arange(len(part))
+            squared[own, start + own] = torch.inf
+            nearest = squared.topk(count, largest=False)
+            scales.append(nearest.values[:, :_SCALE_NEIGHBOURS].mean(1))
+            around.append(nearest.indices.int())
+        self.scale, self.around = torch.cat(scales).clamp_min(_TINY), torch.cat(around)
+
+    # --- scoring
+
+    def _measure(self, codes: Tensor, *, alone: bool = False) -> tuple[Tensor, Tensor]:
+        """Return the measures (N, 3) and the reconstruction of the codes (N, n_components).
+
+        Args:
+            codes: (N, n_components).
+            alone: leave out a picture of the memory that is the same: it is that picture itself.
+        """
+        rows = self.bank.float()
+        squared = squared_distances(codes, rows)
+        if alone and len(rows) > 1:
+            nearest = squared.min(1, keepdim=True)
+            same = nearest.values < _SAME
+            squared = squared.scatter(1, nearest.indices, torch.where(same, torch.inf, nearest.values))
+        found = squared.topk(min(self.k, len(rows)), dim=1, largest=False)
+        near, index = found.values.mean(1), found.indices
+        few = index[:, :_PLANES]
+        planes, rebuilt = _left_over(codes[:, None].expand(-1, few.shape[1], -1), rows[self.around[few].long()])
+        measures = [near, near * self.scale[index].mean(1).rsqrt(), planes.mean(1)]
+        return torch.stack([(value + _TINY).log() for value in measures], 1), rebuilt.mean(1)
+
+    def leftover(self, batch: Batch) -> Leftover:
+        """Return map, reconstruction and latent.
+
+        The score is a weighted geometric mean of the measures, about 1 for a usual normal picture. The map
+        shows where the picture differs from what its neighbours make of it, and its mean is the score.
+        """
+        features = self._features(batch)
+        code = self._code(features)
+        measures, rebuilt = self._measure(code)
+        weight = 1 / self.spread
+        score = (((measures - self.usual) * weight).sum(1) / weight.sum()).exp()
+        left = features - self.centre - F.linear(rebuilt, self.basis.T)
+        rows, columns = self.gradients.grid
+        cells = left.square().view(-1, self.gradients.maps, rows * columns).sum(1)
+        return Leftover(self.gradients.spread(cells, score, batch.mask), self.decode(rebuilt), code)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:  # noqa: ANN401
+        """Take buffers of any length: how many pictures there are is known only after fitting."""
+        for name in self._buffers:
+            if prefix + name in state_dict:
+                setattr(self, name, torch.empty_like(state_dict[prefix + name]))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+def _thinned(pictures: Passes, count: int, most: int) -> Batch:
+    """Return at most `most` of the `count` pictures of a pass, evenly spread, padding 0."""
+    step, start, images, masks = -(-count // most), 0, [], []
+    for batch in pictures():
+        chosen = slice(-start % step, None, step)
+        images.append((batch.images * batch.mask)[chosen])
+        masks.append(batch.mask[chosen])
+        start += len(batch.images)
+    return Batch(torch.cat(images), torch.cat(masks))
+
+
+def _left_over(codes: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what ridge regression on others leaves over of codes, and what it makes of them.
+
+    Args:
+        codes: (N, S, D).
+        others: (N, S, M, D), the pictures that reconstruct each of the S.
+
+    Returns:
+        The least over w of |r - wᵀ others|² + ridge · |w|², r and others from the others' mean, (N, S); and the
+        reconstruction (N, S, D).
+    """
+    mean = others.mean(2)
+    others, rest = others - mean[:, :, None], codes - mean
+    gram = torch.matmul(others, others.transpose(2, 3))
+    target = torch.matmul(others, rest[..., None])[..., 0]
+    weight, residual, direction = torch.zeros_like(target), target, target
+    power = residual.square().sum(2, keepdim=True)
+    for _ in range(_STEPS):
+        # A product and a sum: ONNX Runtime takes five times as long for as many small matrix-vector products.
+        ahead = (gram * direction[:, :, None]).sum(3) + _RIDGE * direction
+        # A residual of zero has nowhere to go: the floor makes its step zero instead of 0 / 0.
+        step = power / (direction * ahead).sum(2, keepdim=True).clamp_min(1e-30)
+        weight, residual = weight + step * direction, residual - step * ahead
+        before, power = power, residual.square().sum(2, keepdim=True)
+        direction = residual + power / before.clamp_min(1e-30) * direction
+    made = torch.matmul(weight[:, :, None], others)[:, :, 0]
+    return (rest - made).square().sum(2) + _RIDGE * weight.square().sum(2), mean + made
+
+
+register(
+    ModelSpec(
+        name="gradient-memory",
+        summary="gradient features against a memory of normal images; small images, fitted in one pass",
+        build=GradientMemory,
+        trains=False,
+        side=64,
+        options={"references": 20_000, "n_components": 128, "k": 5, "neighbours": 32, "power": 0.0},
+        scoring_batch=64,
+    )
+)

