@@ -106,7 +106,10 @@ class PixelStore:
             device: where to.
         """
         images = torch.from_numpy(self.preparation.scale(self._data[indices])).to(device)
-        return Batch(images, valid_mask(torch.from_numpy(valid[indices]).to(device), *images.shape[2:]))
+        where, size = valid[indices], images.shape[2:]
+        if (where == (0, 0, *size)).all():  # as most pictures are; drawing the mask takes a tenth of a dense step
+            return Batch(images, torch.ones(len(images), 1, *size, device=device))
+        return Batch(images, valid_mask(torch.from_numpy(where).to(device), *size))
 
     def passes(self, indices: NDArray[np.int64], size: int, device: torch.device) -> Iterator[Batch]:
         """Yield all pictures with these indices, in order, in batches of `size`."""
