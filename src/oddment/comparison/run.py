@@ -85,7 +85,7 @@ def compare(
         else:
             result.resumed += 1
         result.entries.append(entry)
-    rank(result, {*baselines, *_untrained(names)}, bootstrap)
+    rank(result, {*baselines, *_plain(names)}, bootstrap)
     return result
 
 
@@ -110,11 +110,11 @@ def _checked(models: Sequence[str], baselines: Sequence[str], seeds: Sequence[in
     return names
 
 
-def _untrained(names: Sequence[str]) -> list[str]:
-    """The names of models that are computed, not descended to: baselines, however they were named."""
+def _plain(names: Sequence[str]) -> list[str]:
+    """The names of plain baselines, however they were named."""
     from oddment.models import get_spec
 
-    return [name for name in names if name != "auto" and not get_spec(name).trains]
+    return [name for name in names if name != "auto" and get_spec(name).baseline]
 
 
 def _enter(data: LabelledSet, settings: Settings, progress: Progress) -> Entry:

@@ -42,6 +42,7 @@ class ModelSpec:
         summary: one line for lists and help.
         build: makes the module for a shape, with the options of `options` overridden by the user's.
         trains: whether it descends by gradients; otherwise `Autoencoder.settle` fits it in one pass, without epochs.
+        baseline: whether it is one of the plain methods that others must beat to be worth their time.
         stride: height and width must be multiples of this.
         side: pixels on the longer side that larger photographs are brought to, where no size is asked for.
         options: names and defaults of what the user may set, such as latent_dim.
@@ -57,6 +58,7 @@ class ModelSpec:
     summary: str
     build: Callable[..., Autoencoder]
     trains: bool = True
+    baseline: bool = False
     stride: int = 1
     side: int = 256
     options: dict[str, Any] = field(default_factory=dict)

@@ -206,6 +206,7 @@ register(
         summary="a Gaussian density, of each pixel or of all together (reference system 3); fitted in one pass",
         build=GaussianBaseline,
         trains=False,
+        baseline=True,
         side=SIDE,
         options={
             "on": PIXELS,
@@ -223,6 +224,7 @@ register(
         summary="what the principal components of normal images cannot redraw; fitted in one pass",
         build=PcaBaseline,
         trains=False,
+        baseline=True,
         side=SIDE,
         options={"on": PIXELS, "n_components": 32, "references": 10_000},
         scoring_batch=64,
@@ -234,6 +236,7 @@ register(
         summary="a robust Gaussian on principal components; fitted in one pass",
         build=EllipticEnvelopeBaseline,
         trains=False,
+        baseline=True,
         side=SIDE,
         options={"on": PIXELS, "n_components": 32, "references": 5000},
         scoring_batch=64,

@@ -118,6 +118,7 @@ register(
         summary="how few random cuts part an image from all others; fitted in one pass",
         build=IsolationForestBaseline,
         trains=False,
+        baseline=True,
         side=SIDE,
         options={"on": PIXELS, "n_estimators": 100, "max_samples": 256, "n_components": 0, "references": 10_000},
         scoring_batch=64,
