@@ -181,6 +181,12 @@ class ThresholdRule:
             raise ParameterError(msg)
         return cls(kind, value, over or ("training" if kind == "max_normal" else "calibration"))
 
+    @property
+    def label(self) -> str:
+        """The rule as the tables of results name it."""
+        over = " over training" if self.kind == "quantile" and self.over == "training" else ""
+        return f"{self.kind}={self.value:g}{over}"
+
     def describe(self) -> str:
         """The rule in one sentence."""
         held = "held-out calibration" if self.over == "calibration" else "training"

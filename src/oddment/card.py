@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from oddment.artifact import ModelFile
 
 __all__ = ["model_card"]
+
+# Changes of the calibration that the card lists, the latest ones.
+_CALIBRATIONS = 12
 
 
 def model_card(model: ModelFile, info: Mapping[str, Any] | None = None) -> dict[str, dict[str, str]]:
@@ -26,6 +29,7 @@ def model_card(model: ModelFile, info: Mapping[str, Any] | None = None) -> dict[
         "Model": _told(lambda about: _model(about, model), info.get("model")),
         "Training": _told(_training, info.get("training")),
         "Data": _told(_data, info.get("data")),
+        "Calibrations": _told(_calibrations, info.get("calibrations")),
         "Checks": _told(_checks, info.get("parity")) | _told(_baselines, info.get("training")),
         "Versions": _told(_versions, info.get("versions")),
     }
@@ -34,7 +38,7 @@ def model_card(model: ModelFile, info: Mapping[str, Any] | None = None) -> dict[
     return {name: rows for name, rows in sections.items() if rows}
 
 
-def _told(describe: Callable[[Mapping[str, Any]], dict[str, str]], info: Any) -> dict[str, str]:  # noqa: ANN401
+def _told(describe: Callable[[Any], dict[str, str]], info: Any) -> dict[str, str]:  # noqa: ANN401
     """What a section of `info` says; the format lets a file say anything there, and a card is not worth an error."""
     if not info:
         return {}
@@ -64,6 +68,19 @@ def _verdict(model: ModelFile) -> dict[str, str]:
         rows["flagged in calibration"] = f"{calibration.flagged_share:.2%}"
     caveat = calibration.caveat()
     return rows | ({"caveat": caveat} if caveat else {})
+
+
+def _calibrations(history: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """What was changed since fitting, the latest last; files that nothing was changed in say nothing here."""
+    words = {"fit": "fitted", "replace": "recalibrated", "add": "images added", "threshold": "another rule"}
+    rows = {}
+    for number, entry in enumerate(history[-_CALIBRATIONS:], start=max(1, len(history) - _CALIBRATIONS + 1)):
+        note = f"; {entry['note']}" if entry["note"] else ""
+        rule = f"{entry['rule']['kind']}={entry['rule']['value']:g}"
+        rows[f"{number}. {words[entry['how']]}"] = (
+            f"{entry['when']}: {entry['images']:,} images, {rule}, threshold {entry['threshold']:.6g}{note}"
+        )
+    return rows
 
 
 def _images(model: ModelFile) -> dict[str, str]:

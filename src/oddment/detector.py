@@ -319,9 +319,9 @@ class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lea
         """Return latents, float32 (N, latent_dim)."""
         return self._fitted.latent(self._images(X, reset=False))
 
-    def detect(self, X: Images, *, maps: bool = False) -> list[Result]:
+    def detect(self, X: Images, *, maps: bool = False, fdr: float | None = None) -> list[Result]:
         """Return one `Detection` or `Rejection` an image, in order, ranked; see `Scorer.detect`."""
-        return self._fitted.detect(self._images(X, reset=False), maps=maps)
+        return self._fitted.detect(self._images(X, reset=False), maps=maps, fdr=fdr)
 
     def save(self, path: str | Path) -> None:
         """Write the model file; `oddment.load` and every `oddment` command read it."""

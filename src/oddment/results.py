@@ -25,6 +25,7 @@ COLUMNS = (
     "size",
     "regions",
     "reason",
+    "rule",
 )
 """The columns of every table of results, in order."""
 
@@ -65,6 +66,7 @@ class Detection:
         size: width and height of the original image in pixels, EXIF rotation applied.
         regions: where, most anomalous first; empty when nothing stands out.
         rank: 1 for the highest score of the search; None until the search has ended.
+        rule: what chose the threshold, such as `target_fpr=0.01`, or `fdr=0.1` for a selection over the whole batch.
         anomaly_map: float32 (H, W) over the original image; None unless it was asked for.
     """
 
@@ -76,6 +78,7 @@ class Detection:
     size: tuple[int, int]
     regions: tuple[Region, ...] = ()
     rank: int | None = None
+    rule: str | None = None
     anomaly_map: NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -96,6 +99,7 @@ class Detection:
             "size": list(self.size),
             "regions": [region.as_dict() for region in self.regions],
             "reason": None,
+            "rule": self.rule,
         }
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from oddment.artifact import ModelFile, read_model, write_model
+from oddment.calibration import ThresholdRule
 from oddment.errors import ImageError, ModelFileError
 from oddment.images.decode import DEFAULT_MAX_PIXELS, decode
 from oddment.images.inputs import as_refs
@@ -23,16 +24,18 @@ from oddment.notebook import Results
 from oddment.regions import find_regions
 from oddment.results import Detection, Rejection, Result
 from oddment.runtime import Runtime
+from oddment.selection import check_fdr, select
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from oddment.calibration import Calibration, ThresholdRule
+    from oddment.calibration import Calibration
     from oddment.images.decode import Decoded
     from oddment.images.files import ImageRef
     from oddment.images.inputs import Images
+    from oddment.recalibration import Recalibrated
 
 __all__ = ["Found", "Scored", "Scorer", "load"]
 
@@ -115,10 +118,51 @@ class Scorer:
         Raises:
             TooFewImagesError: if the rule needs more calibration scores than the model holds.
         """
+        return self.with_model(replace(self.model, calibration=self.model.calibration.with_rule(rule)))
+
+    def with_model(self, model: ModelFile) -> Scorer:
+        """Return a scorer of a model with this one's graph, such as this one newly calibrated; nothing is loaded."""
         other = object.__new__(Scorer)
-        other.model = replace(self.model, calibration=self.model.calibration.with_rule(rule))
-        other.runtime = self.runtime
+        other.model, other.runtime = model, self.runtime
         return other
+
+    def recalibrate(
+        self,
+        images: Images,
+        *,
+        rule: ThresholdRule | None = None,
+        add: bool = False,
+        groups: str | None = None,
+        note: str = "",
+    ) -> Recalibrated:
+        """Return this model with a calibration from new normal images, and what there is to know of it.
+
+        Args:
+            images: arrays or paths of normal images that the model was not trained on.
+            rule: the threshold rule; the model's own when None.
+            add: add to the calibration scores instead of replacing them.
+            groups: images of one group count as one, as near duplicates do; a CSV file or a pattern over the path, as
+                `oddment.images.groups.read_groups` takes it.
+            note: why, for the history in the model file.
+
+        Raises:
+            DataError: if no image can be used.
+            ParameterError: if `groups` is neither.
+            TooFewImagesError: if there are too few for the rule.
+        """
+        from oddment.recalibration import recalibrate
+
+        return recalibrate(self, as_refs(images), rule=rule, add=add, groups=groups, note=note)
+
+    def candidates(self, fdr: float) -> Scorer:
+        """Return the same scorer with every image for an anomaly that a selection at `fdr` could select.
+
+        Raises:
+            ParameterError: if fdr is not in (0, 1).
+            TooFewImagesError: if the model has too few calibration images for any selection.
+        """
+        check_fdr(fdr, self.calibration)
+        return self.with_rule(ThresholdRule("target_fpr", fdr))
 
     def save(self, path: str | Path) -> None:
         """Write the model file."""
@@ -159,19 +203,27 @@ class Scorer:
         """Return int64 (N,): -1 where anomaly_score > threshold_, else +1, as scikit-learn's outlier detectors do."""
         return np.where(self.anomaly_score(images).astype(np.float64) > self.threshold_, -1, 1)
 
-    def detect(self, images: Images, *, maps: bool = False) -> list[Result]:
+    def detect(self, images: Images, *, maps: bool = False, fdr: float | None = None) -> list[Result]:
         """Return one `Detection` or `Rejection` an image, in order, ranked.
 
         Args:
             images: arrays or paths.
             maps: keep the anomaly map, at the original resolution, in each detection.
+            fdr: select by Benjamini-Hochberg over these images, instead of by the model's threshold, so that at most
+                this share of the selected are normal images on average; see `oddment.selection.select`.
+
+        Raises:
+            TooFewImagesError: if the model has too few calibration images for any selection at `fdr`.
         """
+        scorer = self if fdr is None else self.candidates(fdr)
         results: list[Result] = []
-        for found in self.find(as_refs(images)):
+        for found in scorer.find(as_refs(images)):
             result = found.result
             if maps and isinstance(result, Detection):
                 result = replace(result, anomaly_map=full_map(found))
             results.append(result)
+        if fdr is not None:
+            results = _selected(results, self.calibration, fdr)
         order = sorted(
             (index for index, item in enumerate(results) if isinstance(item, Detection)),
             key=lambda index: -results[index].anomaly_score,  # type: ignore[union-attr]
@@ -251,6 +303,7 @@ class Scorer:
             is_anomaly=is_anomaly,
             size=prepared.size,
             regions=find_regions(scored.anomaly_map, prepared.size, self.region_level, insist=is_anomaly),
+            rule=self.calibration.rule.label,
         )
         return Found(detection, scored, ref)
 
@@ -298,6 +351,23 @@ def full_map(found: Found) -> NDArray[np.float32]:
     if scored.anomaly_map.shape == (result.size[1], result.size[0]):
         return scored.anomaly_map
     return np.asarray(Image.fromarray(scored.anomaly_map).resize(result.size, Image.Resampling.BILINEAR))
+
+
+def _selected(results: list[Result], calibration: Calibration, fdr: float) -> list[Result]:
+    """The results of candidates, with the verdicts of the selection among them."""
+    selection = select([item.anomaly_score for item in results if isinstance(item, Detection)], calibration, fdr)
+    level = calibration.region_level
+
+    def judged(item: Result) -> Result:
+        if not isinstance(item, Detection):
+            return item
+        chosen = item.anomaly_score > selection.threshold
+        # A candidate was given a box in any case; one that is not selected keeps what stands out by itself.
+        regions = item.regions if chosen else tuple(region for region in item.regions if region.peak > level)
+        changes = {"threshold": selection.threshold, "is_anomaly": chosen, "regions": regions, "rule": selection.label}
+        return replace(item, **changes)  # type: ignore[arg-type]
+
+    return [judged(item) for item in results]
 
 
 def _join(item: Prepared, outputs: dict[str, NDArray[np.float32]]) -> Scored:

@@ -23,12 +23,13 @@ from oddment.progress import Progress
 from oddment.report import Gallery, ReportData, render_heat_map, render_pictures, write_report
 from oddment.results import COLUMNS, Detection
 from oddment.scorer import full_map
+from oddment.selection import Selection, select
 from oddment.tables import Journal, ranked_rows, require_parquet, write_tables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     from oddment.scorer import Found, Scorer
 
@@ -56,6 +57,7 @@ class SearchOptions:
         max_pixels: larger images are rejected before they are decoded.
         resume: finish an interrupted search.
         overwrite: begin anew where an interrupted search lies.
+        fdr: select by Benjamini-Hochberg over all images, at this false-discovery rate, instead of by the threshold.
     """
 
     maps: bool = False
@@ -66,6 +68,7 @@ class SearchOptions:
     max_pixels: int = DEFAULT_MAX_PIXELS
     resume: bool = False
     overwrite: bool = False
+    fdr: float | None = None
 
     def lists(self, row: dict[str, Any]) -> bool:
         """Return whether a ranked row belongs into the tables."""
@@ -80,13 +83,15 @@ class Summary:
 
     Args:
         scored: images with a score.
-        anomalies: images above the threshold.
+        anomalies: images above the threshold, which are the selected ones with `fdr`.
         rejected: files that could not be used.
         resumed: rows that an earlier, interrupted run had left.
         complete: False when it was interrupted.
         threshold: the threshold.
         target_fpr: the promised false-alarm rate; None when the rule promises none.
         files: what was written.
+        rule: what decided, as the tables name it: `target_fpr=0.01`, `fdr=0.1`.
+        selection: the selection from the whole batch; None where each image was judged by itself.
     """
 
     scored: int
@@ -97,6 +102,8 @@ class Summary:
     threshold: float
     target_fpr: float | None
     files: tuple[Path, ...]
+    rule: str
+    selection: Selection | None = None
 
 
 class Search:
@@ -114,6 +121,7 @@ class Search:
         DataError: if there are no images, or the folder holds an interrupted search and neither resume nor
             overwrite was asked for.
         ParameterError: if a source does not exist.
+        TooFewImagesError: if the model has too few calibration images for `fdr`.
     """
 
     def __init__(
@@ -127,7 +135,8 @@ class Search:
     ) -> None:
         if options.parquet:
             require_parquet()
-        self.scorer, self.model_path, self.out, self.options = scorer, model_path, out, options
+        self.scorer = scorer if options.fdr is None else scorer.candidates(options.fdr)
+        self.model_path, self.out, self.options = model_path, out, options
         self.progress = progress or Progress()
         self.sources = list(sources)
         # Checks that the sources exist, that OUT may be written to and that there is something to search, in this order
@@ -163,6 +172,7 @@ class Search:
             "oddment": oddment.__version__,
             "model": [model.info.get("created", ""), hashlib.sha256(model.graph).hexdigest()],
             "threshold": self.scorer.threshold_,
+            **({} if self.options.fdr is None else {"fdr": self.options.fdr}),
         }
 
     def _check_folder(self) -> None:
@@ -186,6 +196,11 @@ class Search:
 
     def run(self) -> Iterator[Found]:
         """Score the images that have no row yet, write each row as it comes, and yield it."""
+        if self.options.fdr is not None:
+            for caveat in self._selection(np.zeros(self.total, np.float32)).caveats():
+                self.progress.say(f"Note: {caveat}")
+        # Which of them are selected is known when all are scored.
+        what = "anomalies" if self.options.fdr is None else "candidates"
         self.progress.start("Finding", self.total)
         done = self.journal.resumed
         try:
@@ -195,7 +210,7 @@ class Search:
                 done += 1
                 totals = self.journal.totals
                 rejected = f" · {totals.rejected:,} rejected" if totals.rejected else ""
-                self.progress.update(done, f"{totals.anomalies:,} anomalies{rejected}")
+                self.progress.update(done, f"{totals.anomalies:,} {what}{rejected}")
                 yield found
         finally:
             self.journal.flush()
@@ -265,12 +280,15 @@ class Search:
             # Ctrl-C may have come between counting a row and writing it.
             self.journal.recount()
 
+        selection = self._selection(self.journal.totals.scores) if self.options.fdr is not None else None
+        judge = self._judge(selection) if selection else None
+
         def rows() -> Iterator[dict[str, Any]]:
-            return ranked_rows(self.journal, self.options.lists)
+            return ranked_rows(self.journal, self.options.lists, judge=judge)
 
         files = write_tables(self.out, rows, parquet=self.options.parquet)
         if self.options.report:
-            write_report(self.out / "report.html", self._report(rows, complete=complete))
+            write_report(self.out / "report.html", self._report(rows, selection, complete=complete))
             files.append(self.out / "report.html")
         if self.options.maps:
             files.append(self.out / "maps")
@@ -278,18 +296,38 @@ class Search:
             for name in (JOURNAL, PICTURES):
                 (self.out / name).unlink(missing_ok=True)
         totals = self.journal.totals
+        rule = self.scorer.calibration.rule
         return Summary(
-            totals.scored,
-            totals.anomalies,
-            totals.rejected,
-            self.journal.resumed,
-            complete,
-            self.scorer.threshold_,
-            self.scorer.calibration.target_fpr,
-            tuple(files),
+            scored=totals.scored,
+            anomalies=selection.selected if selection else totals.anomalies,
+            rejected=totals.rejected,
+            resumed=self.journal.resumed,
+            complete=complete,
+            threshold=selection.threshold if selection else self.scorer.threshold_,
+            target_fpr=None if selection else self.scorer.calibration.target_fpr,
+            files=tuple(files),
+            rule=selection.label if selection else rule.label,
+            selection=selection,
         )
 
-    def _report(self, rows: Callable[[], Iterator[dict[str, Any]]], *, complete: bool) -> ReportData:
+    def _selection(self, scores: ArrayLike) -> Selection:
+        return select(scores, self.scorer.calibration, self.options.fdr or 0.0)
+
+    def _judge(self, selection: Selection) -> Callable[[dict[str, Any]], None]:
+        level = self.scorer.region_level
+
+        def judge(row: dict[str, Any]) -> None:
+            chosen = row["anomaly_score"] > selection.threshold
+            row.update(threshold=selection.threshold, is_anomaly=chosen, rule=selection.label)
+            if not chosen:
+                # A candidate was given a box in any case; one that is not selected keeps what stands out by itself.
+                row["regions"] = [region for region in row["regions"] if region["peak"] > level]
+
+        return judge
+
+    def _report(
+        self, rows: Callable[[], Iterator[dict[str, Any]]], selection: Selection | None, *, complete: bool
+    ) -> ReportData:
         calibration, info = self.scorer.calibration, self.scorer.model.info
         pictures = self.gallery.items() if self.gallery else {}
         ranked = (_slim(row, pictures) for row in rows() if row["rank"])
@@ -300,7 +338,8 @@ class Search:
         last = shown[-1]["rank"] if shown else 0
         others = np.array([row["anomaly_score"] for row in rows() if row["rank"] and row["rank"] > last], np.float32)
         totals = self.journal.totals
-        notes = [text for text in (calibration.caveat(),) if text]
+        anomalies = selection.selected if selection else totals.anomalies
+        notes = [*(selection.caveats() if selection else (text for text in (calibration.caveat(),) if text))]
         if self.options.top or self.options.only_anomalies:
             notes.append(f"Only {len(shown) + len(others):,} of {totals.scored:,} scored images are listed, as asked.")
         if others.size:
@@ -310,7 +349,7 @@ class Search:
                 f"{len(rejected):,} of {totals.rejected:,} rejected files are listed here; all are in results.csv."
             )
         return ReportData(
-            title=_title(totals.anomalies, totals.scored),
+            title=_title(anomalies, totals.scored),
             model_name=self.model_path.name,
             created=datetime.now(UTC),
             version=oddment.__version__,
@@ -318,12 +357,13 @@ class Search:
             pictures=pictures,
             n_scored=totals.scored,
             n_rejected=totals.rejected,
-            n_anomalies=totals.anomalies,
+            n_anomalies=anomalies,
             other_scores=np.sort(others),
             calibration_scores=calibration.scores,
-            threshold=calibration.threshold,
-            rule=calibration.rule.describe(),
-            target_fpr=calibration.target_fpr,
+            threshold=selection.threshold if selection else calibration.threshold,
+            rule=selection.describe() if selection else calibration.rule.describe(),
+            target_fpr=None if selection else calibration.target_fpr,
+            fdr=selection.fdr if selection else None,
             card=model_card(self.scorer.model, info),
             notes=notes,
             complete=complete,

@@ -104,8 +104,8 @@ class Journal:
             raise DataError(msg) from error
         if header != json.loads(json.dumps({"oddment-journal": 1, **about})):
             msg = (
-                f"{self.path}: the interrupted search used another model or threshold. Repeat its command with "
-                "--resume, or start anew with --overwrite."
+                f"{self.path}: the interrupted search used another model or threshold, or another --fdr. Repeat its "
+                "command with --resume, or start anew with --overwrite."
             )
             raise DataError(msg)
         _cut_torn_line(self.path)
@@ -165,12 +165,25 @@ class Journal:
         self._file.close()
 
 
-def ranked_rows(journal: Journal, keep: Callable[[dict[str, Any]], bool]) -> Iterator[dict[str, Any]]:
-    """Yield the journal's rows with their ranks, in order of arrival, those that `keep` returns true for."""
+def ranked_rows(
+    journal: Journal,
+    keep: Callable[[dict[str, Any]], bool],
+    *,
+    judge: Callable[[dict[str, Any]], None] | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Yield the journal's rows with their ranks, in order of arrival, those that `keep` returns true for.
+
+    Args:
+        journal: of a search that has ended.
+        keep: asked of each row when rank and verdict are final.
+        judge: changes the verdict of each scored row, where only the whole batch decides it.
+    """
     ranks = iter(journal.totals.ranks().tolist())
     for row in journal.rows():
         if row["status"] == "scored":
             row["rank"] = next(ranks)
+            if judge is not None:
+                judge(row)
         if keep(row):
             yield row
 
@@ -265,6 +278,7 @@ def _write_parquet(path: Path, rows: Iterator[dict[str, Any]]) -> Path:
         "size": pa.list_(pa.int32()),
         "regions": pa.list_(region),
         "reason": pa.string(),
+        "rule": pa.string(),
     }
     schema = pa.schema([(name, types[name]) for name in COLUMNS])
     temporary = path.with_name(f".{path.name}.partial")

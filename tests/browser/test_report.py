@@ -324,3 +324,26 @@ def test_data_without_calibration_or_finite_threshold(tmp_path: Path, make_repor
     page = open_report(tmp_path / "r.html")
     assert page.inner_text("#live-fpr") == "–"
     assert page.inner_text("#summary-threshold") == "∞"
+
+
+def test_a_selection_says_what_it_promises(tmp_path: Path, make_report: Any, open_report: Any) -> None:
+    """With a false-discovery rate the page speaks of the selected, and a moved threshold is the reader's own."""
+    data = make_report(
+        120, n_odd=24, fdr=0.1, target_fpr=None, rule="Benjamini-Hochberg over the 120 images of this search"
+    )
+    write_report(tmp_path / "r.html", data)
+    page = open_report(tmp_path / "r.html")
+    text = " ".join(page.inner_text(".summary").split())
+    for part in (
+        "≤ 2.4 of the 24 selected, on average",
+        "at most 10 % are normal ones on average: here up to 2.4 of 24",
+        "scores above it are selected",
+    ):
+        assert part in text
+    assert "False alarms expected" not in page.inner_text(".summary")
+    assert "threshold of the selection" in page.inner_text("#live-hint")
+    _set_threshold(page, 2 * data.threshold)
+    assert "the selection's is" in page.inner_text("#summary-threshold-note")
+    page.click("#reset")
+    _settle(page)
+    assert _number(page, "#n-anomalies") == 24

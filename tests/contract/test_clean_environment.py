@@ -101,6 +101,15 @@ def test_find_inspect_threshold(
     assert (tmp_path / "other.oddment").exists()
 
 
+def test_monitor_recalibrate(clean: Clean, model_file: Path, new_folder: Path, tmp_path: Path) -> None:
+    """Watching and recalibrating work without SciPy; without matplotlib there is no chart and no error."""
+    clean("-m", "oddment", "monitor", model_file, new_folder, "-o", tmp_path / "drift")
+    assert sorted(path.name for path in (tmp_path / "drift").iterdir()) == ["monitor.csv", "monitor.json"]
+    clean("-m", "oddment", "recalibrate", model_file, new_folder, "-o", tmp_path / "other.oddment")
+    card = json.loads(clean("-m", "oddment", "inspect", tmp_path / "other.oddment", "--json").stdout)
+    assert [entry["how"] for entry in card["info"]["calibrations"]] == ["fit", "replace"]
+
+
 def test_python(clean: Clean, model_file: Path, new_folder: Path) -> None:
     """`oddment.load` scores paths and arrays, and nothing of the learning half is in sys.modules afterwards."""
     code = (

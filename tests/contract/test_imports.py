@@ -27,15 +27,20 @@ FINDING = (
     "oddment.card",
     "oddment.cli",
     "oddment.errors",
+    "oddment.drift",
     "oddment.graphcheck",
     "oddment.images",
+    "oddment.monitoring",
     "oddment.progress",
+    "oddment.recalibration",
     "oddment.regions",
     "oddment.report",
     "oddment.results",
     "oddment.runtime",
     "oddment.scorer",
     "oddment.searching",
+    "oddment.selection",
+    "oddment.streams",
     "oddment.tables",
     "oddment.data.sample",
     "oddment.data.idx",
@@ -120,12 +125,19 @@ def test_every_module_is_on_one_side() -> None:
             ("oddment.images",),
             ("oddment.artifact", "oddment.runtime", "oddment.scorer", "oddment.searching", "oddment.cli"),
         ),
-        (("oddment.calibration", "oddment.runtime"), ("oddment.scorer", "oddment.searching", "oddment.cli")),
+        (("oddment.calibration", "oddment.runtime", "oddment.drift"), ("oddment.selection", "oddment.monitoring")),
+        (
+            ("oddment.calibration", "oddment.runtime", "oddment.selection"),
+            ("oddment.scorer", "oddment.searching", "oddment.cli"),
+        ),
         (("oddment.report",), ("oddment.scorer", "oddment.searching", "oddment.cli", "oddment.artifact")),
-        (("oddment.scorer",), ("oddment.searching", "oddment.report", "oddment.cli")),
+        (("oddment.scorer",), ("oddment.searching", "oddment.monitoring", "oddment.report", "oddment.cli")),
         (("oddment.models",), ("oddment.training", "oddment.scoring", "oddment.fitting", "oddment.scorer")),
         (("oddment.training", "oddment.scoring"), ("oddment.fitting", "oddment.detector", "oddment.cli")),
-        (("oddment.fitting", "oddment.detector", "oddment.searching"), ("oddment.cli",)),
+        (
+            ("oddment.fitting", "oddment.detector", "oddment.searching", "oddment.monitoring", "oddment.recalibration"),
+            ("oddment.cli",),
+        ),
     ],
 )
 def test_imports_point_one_way(low: tuple[str, ...], high: tuple[str, ...]) -> None:
@@ -164,7 +176,9 @@ def test_import_oddment_loads_nothing_heavy() -> None:
     assert {name for name in loaded if name.startswith("oddment")} == {"oddment"}
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["fit", "--help"], ["find", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["fit", "--help"], ["find", "--help"], ["monitor", "--help"]]
+)
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     """Help comes without waiting for NumPy, ONNX Runtime or torch."""
     code = RUN.format(arguments=["oddment", *arguments])

@@ -26,6 +26,7 @@ import pytest
 from oddment import Detector
 from oddment.calibration import ThresholdRule, conformal_threshold, images_needed, p_values
 from oddment.images import iter_images
+from oddment.selection import benjamini_hochberg
 from oddment.training.split import split_images
 
 if TYPE_CHECKING:
@@ -163,6 +164,22 @@ def test_real_scores_resplit(fitted: tuple[Detector, NDArray[np.float32]], rate:
         shares.append(np.mean(mixed[n:] > conformal_threshold(mixed[:n], rate)))
     assert np.mean(shares) <= rate + tolerance(rate, n, t, repetitions)
     assert np.mean(shares) >= rate - 1 / (n + 1) - tolerance(rate, n, t, repetitions)
+
+
+def test_real_selections(fitted: tuple[Detector, NDArray[np.float32]]) -> None:
+    """Over random resplits of real scores the mean share of false ones among the selected is fdr × 9/10, to chance."""
+    detector, scores = fitted
+    odd = detector.anomaly_score(255 - digits(200))
+    rng, n, repetitions, fdr = np.random.default_rng(12), 1_999, 1_000, 0.1
+    shares = []
+    for _ in range(repetitions):
+        mixed = rng.permutation(scores)
+        batch = np.concatenate([mixed[n : n + 180], rng.choice(odd, 20, replace=False)])
+        chosen = benjamini_hochberg(p_values(batch, mixed[:n]), fdr)
+        shares.append(chosen[:180].sum() / max(1, chosen.sum()))
+    # A share lies in [0, 1], so that its variance is at most m (1 - m); fdr (n + 1) / 200 is a whole number, so that m
+    # is what is promised, where scores have no ties (see test_selection.py).
+    assert abs(np.mean(shares) - 0.9 * fdr) <= Z * math.sqrt(0.09 * 0.91 / repetitions)
 
 
 def test_the_fitted_threshold(fitted: tuple[Detector, NDArray[np.float32]]) -> None:

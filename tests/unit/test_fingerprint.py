@@ -9,7 +9,14 @@ import pytest
 from PIL import Image
 
 from oddment.images import Decoded, thumbnail
-from oddment.images.fingerprint import NEAR_BITS, digest, group_near_duplicates, perceptual_hashes
+from oddment.images.fingerprint import (
+    NEAR_BITS,
+    digest,
+    gray_thumb,
+    group_near_duplicates,
+    join_groups,
+    perceptual_hashes,
+)
 from oddment.training.collect import merge_groups
 
 
@@ -133,3 +140,21 @@ def test_merging_groups() -> None:
     near, asked = np.array([0, 0, 1, 2, 3]), np.array([0, 1, 1, 2, 3])
     assert merge_groups(near, asked).tolist() == [0, 0, 0, 1, 2]
     assert merge_groups(np.arange(4)).tolist() == [0, 1, 2, 3]
+
+
+def test_two_groupings_are_joined_as_many_are() -> None:
+    """`join_groups` gives what `merge_groups`, which needs SciPy, gives for two."""
+    rng = np.random.default_rng(0)
+    for count in (1, 2, 7, 60):
+        left, right = rng.integers(0, count, count), rng.integers(0, max(1, count // 2), count)
+        joined, merged = join_groups(left, right), merge_groups(left, right)
+        assert ((joined[:, None] == joined) == (merged[:, None] == merged)).all()
+        assert set(joined.tolist()) == set(range(int(joined.max()) + 1))
+
+
+def test_thumbs_are_those_of_fitting() -> None:
+    """The thumbnail that a recalibration hashes is the one that fitting does."""
+    picture = photo(3)
+    thumb = gray_thumb(Decoded(picture, picture.shape[1::-1]))
+    assert thumb.shape == (32, 32, 1)
+    assert (perceptual_hashes(thumb[None]) == hash_of(picture)).all()

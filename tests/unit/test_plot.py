@@ -51,6 +51,10 @@ FIGURES: dict[str, Any] = {
     "reconstructions": lambda: plot.reconstructions(IMAGES, MAPS, scores=range(5), labels="abcde"),
     "reconstructions, stacked": lambda: plot.reconstructions(COLOURS, COLOURS, layout="stack", heading="pairs"),
     "sample_strip": lambda: plot.sample_strip(IMAGES, labels="abcde", heading="strip"),
+    "drift_chart": lambda: plot.drift_chart(
+        SCORES, np.cumsum(SCORES) / 10 - 1, calibration=SCORES[:40], threshold=1.0, alarm_at=50, onset=40
+    ),
+    "drift_chart without an alarm": lambda: plot.drift_chart([1.0], [0.0], calibration=[]),
     "heat_maps": lambda: plot.heat_maps(
         IMAGES, MAPS, redrawn=MAPS, masks=[image > 200 for image in IMAGES], scores=range(5)
     ),

@@ -19,6 +19,7 @@ DETECTION = Detection(
     size=(640, 480),
     regions=(Region(1, 2, 30, 40, 0.75),),
     rank=3,
+    rule="target_fpr=0.01",
 )
 
 
@@ -37,6 +38,7 @@ def test_detection_row() -> None:
         "size": [640, 480],
         "regions": [{"box": [1, 2, 30, 40], "peak": 0.75}],
         "reason": None,
+        "rule": "target_fpr=0.01",
     }
 
 

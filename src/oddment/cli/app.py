@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import oddment
-from oddment.cli import compare, data, demo, evaluate, find, fit, inspect, recipe, threshold
+from oddment.cli import compare, data, demo, evaluate, find, fit, inspect, monitor, recalibrate, recipe, threshold
 
 __all__ = ["app", "main"]
 
@@ -30,6 +30,8 @@ app.command("demo")(demo.demo)
 app.command("fit")(fit.fit)
 app.command("find")(find.find)
 app.command("threshold")(threshold.threshold)
+app.command("monitor")(monitor.monitor)
+app.command("recalibrate")(recalibrate.recalibrate)
 app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(compare.compare)
 app.command("inspect")(inspect.inspect)

@@ -47,6 +47,13 @@ def find(
     threshold: Annotated[
         float | None, typer.Option(help="Another threshold for this search; the model file stays as it is.")
     ] = None,
+    fdr: Annotated[
+        float | None,
+        typer.Option(
+            help="Judge all images together instead: select so that at most this share of the selected are normal, "
+            "on average. A usual value is 0.1."
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Finish an interrupted search.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Throw an interrupted search away.")] = False,
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 when an anomaly was found.")] = False,
@@ -65,6 +72,8 @@ def find(
     oddment find new/ -m tiles.oddment -o out/
 
     oddment find photo.png -m tiles.oddment --json --exit-code
+
+    oddment find lot-7/ -m tiles.oddment -o out/ --fdr 0.1
     """
     with reporting(debug=debug):
         from oddment.calibration import ThresholdRule
@@ -76,6 +85,12 @@ def find(
             raise ParameterError(msg)
         if resume and overwrite:
             msg = "--resume finishes an interrupted search and --overwrite throws it away: give one of them."
+            raise ParameterError(msg)
+        if fdr is not None and threshold is not None:
+            msg = (
+                f"--fdr {fdr:g} selects from all images together and --threshold {threshold:g} judges each by itself: "
+                "give one of them."
+            )
             raise ParameterError(msg)
         scorer = load(model)
         if threshold is not None:
@@ -89,11 +104,12 @@ def find(
             max_pixels=max_pixels,
             resume=resume,
             overwrite=overwrite,
+            fdr=fdr,
         )
         search = Search(scorer, model, images, output, options, Bars(quiet=quiet or as_json))
         summary = run_search(search)
         if as_json:
-            _print_json(summary, output)
+            _print_json(search, summary)
         elif not quiet:
             print_summary(search, summary)
         raise typer.Exit(_exit_code(summary, exit_code=exit_code, strict=strict))
@@ -127,21 +143,41 @@ def _rows(folder: Path) -> Iterable[dict[str, Any]]:
             yield json.loads(line)
 
 
-def _print_json(summary: Summary, folder: Path) -> None:
+def _print_json(search: Search, summary: Summary) -> None:
     """One JSON document, streamed: a million rows need no memory."""
+    selection, calibration = summary.selection, search.scorer.calibration
     head = {
         "scored": summary.scored,
         "anomalies": summary.anomalies,
         "rejected": summary.rejected,
         "complete": summary.complete,
         "threshold": summary.threshold,
+        "rule": summary.rule,
         "target_fpr": summary.target_fpr,
+        "fdr": None if selection is None else selection.fdr,
+        "promise": _promise(search, summary),
+        "caveats": list(selection.caveats()) if selection else [text for text in (calibration.caveat(),) if text],
         "files": [str(path) for path in summary.files],
     }
     sys.stdout.write('{"summary": ' + json.dumps(head) + ',\n "results": [')
-    for index, row in enumerate(_rows(folder)):
+    for index, row in enumerate(_rows(search.out)):
         sys.stdout.write((",\n  " if index else "\n  ") + json.dumps(row))
     sys.stdout.write("\n ]}\n")
+
+
+def _promise(search: Search, summary: Summary) -> str:
+    """What decided, and what it promises, in one sentence."""
+    selection = summary.selection
+    if selection is not None:
+        expected = f" ({selection.expected_false:.1f} here)" if selection.selected else ""
+        return f"{selection.describe()}{expected}."
+    if summary.target_fpr is None:
+        return f"{search.scorer.calibration.rule.describe()}."
+    expected = f"{summary.target_fpr * summary.scored:.1f}"
+    return (
+        f"if all images were normal, {summary.target_fpr:g} of them would be flagged at most, on average "
+        f"({expected} here)."
+    )
 
 
 def print_summary(search: Search, summary: Summary, *, most: int = 10) -> None:
@@ -163,15 +199,9 @@ def print_summary(search: Search, summary: Summary, *, most: int = 10) -> None:
     out.print(f"[bold]{counts}[/bold]{state}", soft_wrap=True)
     if summary.resumed:
         out.print(f"{summary.resumed:,} of them were there from the interrupted search.")
-    if summary.target_fpr is not None:
-        expected = summary.target_fpr * summary.scored
-        out.print(
-            f"Threshold {summary.threshold:.6g}: if all images were normal, {summary.target_fpr:g} of them would be "
-            f"flagged at most, on average ({expected:.1f} here).",
-            soft_wrap=True,
-        )
-    else:
-        out.print(f"Threshold {summary.threshold:.6g}: {search.scorer.calibration.rule.describe()}.", soft_wrap=True)
+    out.print(f"Threshold {summary.threshold:.6g}: {_promise(search, summary)}", soft_wrap=True)
+    for caveat in summary.selection.caveats() if summary.selection else ():
+        out.print(f"[yellow]Note:[/yellow] {caveat}", soft_wrap=True)
     if best:
         table = Table(box=None, padding=(0, 2), header_style="dim")
         for name, justify in (

@@ -14,7 +14,7 @@ from oddment.cli.fit import FixedThreshold, Margin, MaxNormal, Over, Quantile, T
 if TYPE_CHECKING:
     from oddment.calibration import Calibration
 
-__all__ = ["threshold"]
+__all__ = ["describe_calibration", "threshold"]
 
 
 def threshold(
@@ -45,6 +45,7 @@ def threshold(
     with reporting(debug=debug):
         from oddment.artifact import read_model, write_model
         from oddment.calibration import ThresholdRule
+        from oddment.recalibration import with_history
 
         contents = read_model(model)
         asked = max_normal or any(value is not None for value in (target_fpr, quantile, margin, threshold, over))
@@ -62,7 +63,7 @@ def threshold(
         calibration = contents.calibration.with_rule(rule)
         target = None if dry_run else (output or model)
         if target is not None:
-            write_model(target, replace(contents, calibration=calibration))
+            write_model(target, with_history(contents, replace(contents, calibration=calibration), "threshold"))
         _show(contents.calibration, calibration, target, as_json=as_json)
 
 
@@ -70,7 +71,8 @@ def _flagged(calibration: Calibration) -> int:
     return int((calibration.scores > calibration.threshold).sum())
 
 
-def _describe(calibration: Calibration) -> dict[str, Any]:
+def describe_calibration(calibration: Calibration) -> dict[str, Any]:
+    """Rule, threshold and what they rest on, JSON-ready."""
     return {
         "threshold": calibration.threshold,
         "rule": calibration.as_dict()["rule"],
@@ -83,7 +85,7 @@ def _describe(calibration: Calibration) -> dict[str, Any]:
 def _show(old: Calibration, new: Calibration, target: Path | None, *, as_json: bool) -> None:
     if as_json:
         written = None if target is None else str(target)
-        print_json({"before": _describe(old), "after": _describe(new), "written": written})
+        print_json({"before": describe_calibration(old), "after": describe_calibration(new), "written": written})
         return
     out, _ = consoles()
     for label, calibration in (("before", old), ("after", new)):
@@ -104,7 +106,7 @@ def _choices(calibration: Calibration, *, as_json: bool) -> None:
     possible = [rate for rate in rates if images_needed(rate) <= calibration.scores.size]
     rows = [calibration.with_rule(ThresholdRule("target_fpr", rate)) for rate in possible]
     if as_json:
-        print_json({"now": _describe(calibration), "choices": [_describe(row) for row in rows]})
+        print_json({"now": describe_calibration(calibration), "choices": [describe_calibration(row) for row in rows]})
         return
     from rich.table import Table
 

@@ -11,13 +11,18 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
+
+from oddment.images.decode import thumbnail
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
-__all__ = ["NEAR_BITS", "digest", "group_near_duplicates", "perceptual_hashes"]
+    from oddment.images.decode import Decoded
+
+__all__ = ["NEAR_BITS", "digest", "gray_thumb", "group_near_duplicates", "join_groups", "perceptual_hashes"]
 
 NEAR_BITS = 30
 """Two images whose 256-bit hashes differ in at most this many bits are near duplicates of each other."""
@@ -34,6 +39,12 @@ def digest(pixels: NDArray[Any]) -> bytes:
     """Return 16 bytes that two images share only if type, shape and every pixel are equal."""
     header = f"{pixels.dtype.str}{pixels.shape}".encode()
     return hashlib.blake2b(header + np.ascontiguousarray(pixels).tobytes(), digest_size=16).digest()
+
+
+def gray_thumb(decoded: Decoded) -> NDArray[np.uint8]:
+    """Return what `perceptual_hashes` is given of an image: gray uint8 (32, 32, 1), whatever its aspect ratio."""
+    small = Image.fromarray(thumbnail(decoded, 64)).convert("L")
+    return np.asarray(small.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR))[:, :, None]
 
 
 def perceptual_hashes(pictures: NDArray[Any]) -> NDArray[np.uint64]:
@@ -89,6 +100,18 @@ def group_near_duplicates(hashes: NDArray[np.uint64], *, max_bits: int = NEAR_BI
             parents[max(root_a, root_b)] = min(root_a, root_b)
     roots = np.array([_root(parents, index) for index in range(len(hashes))], dtype=np.int64)
     _, groups = np.unique(roots, return_inverse=True)
+    return groups.astype(np.int64)
+
+
+def join_groups(left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the finest grouping, int64 (N,) from 0, that joins whatever one of two groupings of N images joins."""
+    parents = np.arange(len(left))
+    for labels in (left, right):
+        _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+        for index, other in enumerate(first[inverse].tolist()):
+            root_a, root_b = _root(parents, index), _root(parents, other)
+            parents[max(root_a, root_b)] = min(root_a, root_b)
+    _, groups = np.unique([_root(parents, index) for index in range(len(left))], return_inverse=True)
     return groups.astype(np.int64)
 
 

@@ -15,12 +15,14 @@ except ImportError as error:
 
 from oddment.plot.curves import loss_curves, precision_recall, roc
 from oddment.plot.diagram import model_diagram
+from oddment.plot.drift import drift_chart
 from oddment.plot.pictures import heat_maps, reconstructions, sample_strip
 from oddment.plot.scores import error_by_index, intervals, latent_scatter, score_histogram
 from oddment.plot.style import as_png, save
 
 __all__ = [
     "as_png",
+    "drift_chart",
     "error_by_index",
     "heat_maps",
     "intervals",

@@ -54,6 +54,7 @@ class ReportData:
         notes: warnings in words.
         complete: False when the search was interrupted.
         recompute: the command that makes another threshold permanent; `{threshold}` stands for its value.
+        fdr: the false-discovery rate, if the anomalies were selected from the whole batch by one.
     """
 
     title: str
@@ -74,6 +75,7 @@ class ReportData:
     notes: Sequence[str] = ()
     complete: bool = True
     recompute: str = "oddment threshold MODEL.oddment --threshold {threshold}"
+    fdr: float | None = None
 
 
 def write_report(path: Path, data: ReportData) -> None:
@@ -112,6 +114,7 @@ def _render(data: ReportData) -> str:
         created=_date(data.created),
         static_rows=scored[:_STATIC_ROWS],
         expected=data.n_scored * (data.target_fpr or 0.0),
+        expected_false=data.n_anomalies * (data.fdr or 0.0),
         n_listed=len(scored),
         n_pictures=len(kept),
         style=Markup(style),  # noqa: S704

@@ -61,6 +61,7 @@ def build_payload(
         # Packed like the scores: the page compares the very same float64, and infinity is no JSON.
         "threshold": _pack([data.threshold], "<f8"),
         "targetFpr": data.target_fpr,
+        "fdr": data.fdr,
         "recompute": data.recompute,
     }
 

@@ -35,6 +35,9 @@
   const state = { threshold: modelThreshold, filter: "all", sort: "rank", query: "", view: "gallery", log: false };
   const verdictOf = (item) =>
     isRejected(item) ? "rejected" : scores[item] > state.threshold ? "anomaly" : "normal";
+  // A selection from the whole batch (--fdr) has a threshold of its own: in its place stands the lowest that it took.
+  const owner = data.fdr === null ? "the model's" : "the selection's";
+  const aboveAre = data.fdr === null ? "anomalies" : "selected";
   const isModelThreshold = () => state.threshold === modelThreshold;
 
   function locatePictures() {
@@ -340,7 +343,7 @@
     byId("n-anomalies").classList.toggle("none", anomalies === 0);
     byId("n-anomalies-note").textContent = summaryNote(anomalies, own);
     byId("summary-threshold").textContent = significant(state.threshold);
-    byId("summary-threshold-note").textContent = own ? "scores above it are anomalies" : `changed here; the model's is ${significant(modelThreshold)}`;
+    byId("summary-threshold-note").textContent = own ? `scores above it are ${aboveAre}` : `changed here; ${owner} is ${significant(modelThreshold)}`;
     moveThresholdLine();
     refreshView();
     announce(`${plural(anomalies, "anomaly", "anomalies")} above the threshold ${significant(state.threshold)}`);
@@ -348,7 +351,7 @@
 
   function summaryNote(anomalies, own) {
     if (!data.nScored) return "no image could be scored";
-    return own ? `${percent(anomalies / data.nScored)} of the images scored` : `at your threshold; ${count(data.nAnomalies)} at the model's`;
+    return own ? `${percent(anomalies / data.nScored)} of the images scored` : `at your threshold; ${count(data.nAnomalies)} at ${owner}`;
   }
 
   function showEstimates(anomalies) {
