@@ -25,7 +25,7 @@ def tiny_images() -> NDArray[np.uint8]:
 @pytest.fixture(scope="session")
 def tiny_detector(tiny_images: NDArray[np.uint8]) -> Any:
     """A detector fitted to them for one epoch."""
-    return Detector(target_fpr=0.1, epochs=1).fit(tiny_images)
+    return Detector(model="conv-small", target_fpr=0.1, epochs=1).fit(tiny_images)
 
 
 @pytest.fixture(scope="session")

@@ -180,3 +180,20 @@ def test_nothing_is_kept_or_reported_about_the_user(tmp_path: Path, model_file: 
     done = subprocess.run([sys.executable, "-c", code], env=environment | {"HOME": str(tmp_path)}, check=False)
     assert done.returncode == 0
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("model", ["gradient-memory", "gradient-autoencoder", "knn", "dense"])
+def test_rows_of_odd_length_are_independent(model: str) -> None:
+    """Rows whose length fits no register give the same to the bit wherever they lie in the batch."""
+    from oddment import Detector
+
+    rng = np.random.default_rng(0)
+    images = (rng.random((90, 9, 11)) * np.linspace(0, 255, 11)).astype(np.uint8)
+    given = {} if model in ("gradient-memory", "knn") else {"epochs": 1}
+    runtime = Detector(model=model, target_fpr=0.1, baseline_check=False, **given).fit(images).scorer_.runtime
+    new, where = rng.random((64, 1, 9, 11), dtype=np.float32), np.tile([[0, 0, 9, 11]], (64, 1))
+    together = runtime.run(new, where)
+    for turn in (1, 31, 32, 63):
+        turned = runtime.run(np.roll(new, turn, axis=0), where)
+        for name in OUTPUTS:
+            assert np.roll(turned[name], -turn, axis=0).tobytes() == together[name].tobytes(), name

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["Autoencoder", "Batch", "Leftover", "Passes", "keras_start", "masked_mean", "valid_mask"]
+__all__ = ["Autoencoder", "Batch", "Leftover", "Passes", "keras_start", "masked_mean", "sum_rows", "valid_mask"]
 
 
 class Batch(NamedTuple):
@@ -26,6 +27,8 @@ class Batch(NamedTuple):
     mask: Tensor
     inputs: tuple[Tensor, ...] = ()
 
+
+_REGISTER = 16  # float32 in the widest
 
 # A fresh pass over pictures each time it is called.
 Passes: TypeAlias = "Callable[[], Iterator[Batch]]"
@@ -114,6 +117,15 @@ class Autoencoder(nn.Module):
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Return the scalar mean of values (N, 1, H, W) where mask (N, 1, H, W) is 1."""
     return (values * mask).sum() / mask.sum()
+
+
+def sum_rows(values: Tensor) -> Tensor:
+    """Return sums (..., 1) over the last axis, the same to the bit wherever a row lies in a batch.
+
+    ONNX Runtime adds a row up in lanes from the first address that fits its registers. Rows whose length is no multiple
+    of a register start at other places within one, and are added in another order; zeros at their end mend that.
+    """
+    return F.pad(values, (0, -int(values.shape[-1]) % _REGISTER)).sum(-1, keepdim=True)
 
 
 def valid_mask(valid: Tensor, height: int, width: int) -> Tensor:

@@ -19,6 +19,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name that everyone gives it
 from torch import Tensor, nn
 
+from oddment.models._base import sum_rows
+
 if TYPE_CHECKING:
     from oddment.models._registry import Shape
 
@@ -86,7 +88,7 @@ class GradientFeatures(nn.Module):
         slopes = torch.cat([horizontal.relu(), (-horizontal).relu(), vertical.relu(), (-vertical).relu()], 1)
         cells = torch.matmul(torch.matmul(self.down, slopes), self.across)
         steep = (cells.clamp_min(0) + _FLOOR).pow(self.power).flatten(1)
-        return steep / steep.square().sum(1, keepdim=True).sqrt()
+        return steep / sum_rows(steep.square()).sqrt()
 
     def spread(self, cells: Tensor, score: Tensor, mask: Tensor) -> Tensor:
         """Return a map (N, H, W) that shows where, 0 on padding, and whose mean over real pixels is the score.
@@ -102,7 +104,7 @@ class GradientFeatures(nn.Module):
         real = mask[:, 0]
         # Where nothing is left over a map needs somewhere to lie.
         where = (pixels + _EVEN * (1 + pixels.amax((1, 2), keepdim=True))) * real
-        return where * (score * real.sum((1, 2)) / where.sum((1, 2))).view(-1, 1, 1)
+        return where * (score[:, None] * real.flatten(1).sum(1, keepdim=True) / sum_rows(where.flatten(1)))[:, :, None]
 
 
 def fit_pixels(codes: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:

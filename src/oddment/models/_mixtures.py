@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from oddment.models._base import Batch
+from oddment.models._base import Batch, sum_rows
 
 if TYPE_CHECKING:
     from oddment.models._gradients import GradientFeatures
@@ -69,7 +69,7 @@ def squared_distances(codes: Tensor, rows: Tensor) -> Tensor:
     """Return (N, n), 0 where rounding would make it negative."""
     # Half the squares go in as a bias, so that the rows are multiplied as they lie.
     inner = torch.nn.functional.linear(codes, rows, rows.square().sum(1) * -0.5)
-    return (codes.square().sum(1, keepdim=True) - 2 * inner).clamp_min(0)
+    return (sum_rows(codes.square()) - 2 * inner).clamp_min(0)
 
 
 def _mix(held: Batch, known: Batch, seed: int) -> list[Batch]:

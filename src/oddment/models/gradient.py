@@ -17,7 +17,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from oddment.models._base import Autoencoder, Batch, Leftover, Passes
+from oddment.models._base import Autoencoder, Batch, Leftover, Passes, sum_rows
 from oddment.models._baseline import check_options
 from oddment.models._gradients import GradientFeatures, fit_pixels
 from oddment.models._registry import ModelSpec, Shape, register
@@ -151,7 +151,7 @@ class GradientAutoencoder(Autoencoder):
         """Return map, reconstruction and latent; the mean of the map is the mean squared error of hidden cells."""
         features = self._scaled(self._features(batch))
         latent, cells = self._latent(features), self._guess(features)
-        anomaly_map = self.gradients.spread(cells, cells.mean(1), batch.mask)
+        anomaly_map = self.gradients.spread(cells, sum_rows(cells)[:, 0] / cells.shape[1], batch.mask)
         return Leftover(anomaly_map, self.decode(latent), latent)
 
 

@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name that everyone gives it
 from torch import Tensor
 
-from oddment.models._base import Autoencoder, Batch, Leftover, Passes
+from oddment.models._base import Autoencoder, Batch, Leftover, Passes, sum_rows
 from oddment.models._baseline import check_options
 from oddment.models._gradients import GradientFeatures, fit_pixels
 from oddment.models._mixtures import choose_power, principal, squared_distances
@@ -192,10 +192,10 @@ class GradientMemory(Autoencoder):
             same = nearest.values < _SAME
             squared = squared.scatter(1, nearest.indices, torch.where(same, torch.inf, nearest.values))
         found = squared.topk(min(self.k, len(rows)), dim=1, largest=False)
-        near, index = found.values.mean(1), found.indices
+        near, index = _mean(found.values), found.indices
         few = index[:, :_PLANES]
         planes, rebuilt = _left_over(codes[:, None].expand(-1, few.shape[1], -1), rows[self.around[few].long()])
-        measures = [near, near * self.scale[index].mean(1).rsqrt(), planes.mean(1)]
+        measures = [near, near * _mean(self.scale[index]).rsqrt(), _mean(planes)]
         return torch.stack([(value + _TINY).log() for value in measures], 1), rebuilt.mean(1)
 
     def leftover(self, batch: Batch) -> Leftover:
@@ -208,7 +208,7 @@ class GradientMemory(Autoencoder):
         code = self._code(features)
         measures, rebuilt = self._measure(code)
         weight = 1 / self.spread
-        score = (((measures - self.usual) * weight).sum(1) / weight.sum()).exp()
+        score = (sum_rows((measures - self.usual) * weight)[:, 0] / weight.sum()).exp()
         left = features - self.centre - F.linear(rebuilt, self.basis.T)
         rows, columns = self.gradients.grid
         cells = left.square().view(-1, self.gradients.maps, rows * columns).sum(1)
@@ -233,6 +233,11 @@ def _thinned(pictures: Passes, count: int, most: int) -> Batch:
     return Batch(torch.cat(images), torch.cat(masks))
 
 
+def _mean(values: Tensor) -> Tensor:
+    """Return the means (N,) of rows (N, n)."""
+    return sum_rows(values)[:, 0] / values.shape[1]
+
+
 def _left_over(codes: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     """Return what ridge regression on others leaves over of codes, and what it makes of them.
 
@@ -249,17 +254,17 @@ def _left_over(codes: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     gram = torch.matmul(others, others.transpose(2, 3))
     target = torch.matmul(others, rest[..., None])[..., 0]
     weight, residual, direction = torch.zeros_like(target), target, target
-    power = residual.square().sum(2, keepdim=True)
+    power = sum_rows(residual.square())
     for _ in range(_STEPS):
         # A product and a sum: ONNX Runtime takes five times as long for as many small matrix-vector products.
-        ahead = (gram * direction[:, :, None]).sum(3) + _RIDGE * direction
+        ahead = sum_rows(gram * direction[:, :, None])[..., 0] + _RIDGE * direction
         # A residual of zero has nowhere to go: the floor makes its step zero instead of 0 / 0.
-        step = power / (direction * ahead).sum(2, keepdim=True).clamp_min(1e-30)
+        step = power / sum_rows(direction * ahead).clamp_min(1e-30)
         weight, residual = weight + step * direction, residual - step * ahead
-        before, power = power, residual.square().sum(2, keepdim=True)
+        before, power = power, sum_rows(residual.square())
         direction = residual + power / before.clamp_min(1e-30) * direction
     made = torch.matmul(weight[:, :, None], others)[:, :, 0]
-    return (rest - made).square().sum(2) + _RIDGE * weight.square().sum(2), mean + made
+    return (sum_rows((rest - made).square()) + _RIDGE * sum_rows(weight.square()))[..., 0], mean + made
 
 
 register(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from oddment.models import Batch, valid_mask
+from oddment.models._base import sum_rows
 from oddment.training.losses import binary_cross_entropy
 
 if TYPE_CHECKING:
@@ -65,15 +66,15 @@ class ScoringGraph(nn.Module):
     def pool(self, anomaly_map: Tensor, mask: Tensor) -> Tensor:
         """Return (N,): the mean over the largest `share` of the real pixels."""
         flat = anomaly_map.flatten(1)
-        area = mask.flatten(1).sum(1)
+        area = mask.flatten(1).sum(1)  # whole numbers: exact in any order
         if self.share >= 1:
-            return flat.sum(1) / area
+            return sum_rows(flat)[:, 0] / area
         most = max(1, math.ceil(self.share * flat.shape[1]))
         count = (area * self.share).ceil().clamp(min=1)
         largest = flat.topk(most, dim=1).values
         # Images fill different areas of the canvas, so that each has its own count of values to average.
         wanted = (torch.arange(most, device=flat.device).view(1, -1) < count.view(-1, 1)).to(flat.dtype)
-        return (largest * wanted).sum(1) / count
+        return sum_rows(largest * wanted)[:, 0] / count
 
 
 def export(graph: ScoringGraph) -> bytes:
