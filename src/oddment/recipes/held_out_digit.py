@@ -208,7 +208,7 @@ def claims(runs: Sequence[Run], options: Mapping[str, Any]) -> Iterator[Claim]:
     total = sum(parameters_of("dense", (1, 28, 28), {"hidden": (32,)}))
     yield Claim(
         "50,992 parameters",
-        "SYSTEMS.md: the model is inferred from the losses",
+        "inferred from the published losses",
         f"{total:,}",
         verdict(total == 50_992),
         "counted as Keras does",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from oddment.recipes import Outcome
 
-# What SYSTEMS.md says that each system claims or prints: a piece of the claim's text.
+# What each system claims or prints: a piece of the claim's text.
 CLAIMED = {
     "three-autoencoders": ["abnormal half", "two dense models", "too well", "101,200", "218,192", "12,201"],
     "held-out-digit": [
