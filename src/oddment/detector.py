@@ -89,7 +89,7 @@ class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lea
         >>> from oddment import Detector
         >>> rng = np.random.default_rng(0)
         >>> normal = (rng.random((60, 8, 8)) * 40).astype(np.uint8)
-        >>> detector = Detector(target_fpr=0.1, epochs=2).fit(normal)
+        >>> detector = Detector(model="conv-small", target_fpr=0.1, epochs=2).fit(normal)
         >>> detector.predict(np.full((1, 8, 8), 255, np.uint8)).tolist()
         [-1]
     """
