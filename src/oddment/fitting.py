@@ -29,7 +29,7 @@ from oddment.results import Detection, Rejection
 from oddment.scorer import Scorer
 from oddment.scoring import ScoringGraph, export
 from oddment.training.challenge import Untried, challenge
-from oddment.training.choosing import choose
+from oddment.training.choosing import choose, over_training
 from oddment.training.collect import Collection, collect, merge_groups
 from oddment.training.loop import Plan, TrainingState, pick_device, plan_epochs, stopped_early, train
 from oddment.training.optimizers import LEARNING_RATES
@@ -159,7 +159,7 @@ def fit_images(
         scores,
         tuple(collection.rejections),
         tuple(tuple(names) for names in collection.duplicates()),
-        _caveats(model, plan, state, settings, tried.caveat()),
+        _caveats(model, spec, plan, state, settings, tried.caveat()),
     )
 
 
@@ -476,12 +476,17 @@ def _why_stopped(plan: Plan, state: TrainingState) -> str:
 
 
 def _caveats(
-    model: ModelFile, plan: Plan, state: TrainingState, settings: Settings, hint: str | None
+    model: ModelFile, spec: ModelSpec, plan: Plan, state: TrainingState, settings: Settings, hint: str | None
 ) -> tuple[str, ...]:
     caveats = [model.calibration.caveat(), *model.info["training"]["notes"]]
     ignored = [name for name in ("epochs", "batch_size", "learning_rate", "budget") if getattr(settings, name)]
     if not plan.epochs and ignored:
         caveats.append(f"{settings.model} is fitted in one pass: {', '.join(ignored)} had no effect.")
+    if spec.remembers and over_training(settings.rule):
+        caveats.append(
+            f"{spec.name} remembers the images it was fitted to, so that their scores are too low and a threshold over "
+            "them flags too much. Use --target-fpr or --quantile, which take held-out images, or a model that trains."
+        )
     if _why_stopped(plan, state) == "time budget spent":
         caveats.append("The time budget ended training early; another run may give other scores.")
     caveats.append(hint)

@@ -43,6 +43,7 @@ class ModelSpec:
         build: makes the module for a shape, with the options of `options` overridden by the user's.
         trains: whether it descends by gradients; otherwise `Autoencoder.settle` fits it in one pass, without epochs.
         baseline: whether it is one of the plain methods that others must beat to be worth their time.
+        remembers: whether an image that was fitted finds itself in the model, so that training scores are too low.
         stride: height and width must be multiples of this.
         side: pixels on the longer side that larger photographs are brought to, where no size is asked for.
         options: names and defaults of what the user may set, such as latent_dim.
@@ -59,6 +60,7 @@ class ModelSpec:
     build: Callable[..., Autoencoder]
     trains: bool = True
     baseline: bool = False
+    remembers: bool = False
     stride: int = 1
     side: int = 256
     options: dict[str, Any] = field(default_factory=dict)

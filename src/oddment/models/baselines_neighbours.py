@@ -193,6 +193,7 @@ def _density(distances: NDArray[np.float64], reach: NDArray[np.float64]) -> NDAr
 register(
     ModelSpec(
         name="knn",
+        remembers=True,
         summary="squared difference to the nearest normal images; fitted in one pass",
         build=KnnBaseline,
         trains=False,
@@ -205,6 +206,7 @@ register(
 register(
     ModelSpec(
         name="local-outlier-factor",
+        remembers=True,
         summary="how much less crowded an image lies than its neighbours; fitted in one pass",
         build=LocalOutlierFactorBaseline,
         trains=False,

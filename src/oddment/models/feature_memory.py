@@ -75,6 +75,7 @@ class FeatureMemory(MemoryAutoencoder):
 register(
     ModelSpec(
         name="feature-memory",
+        remembers=True,
         summary="memory and Gaussians on the features of a pretrained network (extra: features); photographs",
         build=FeatureMemory,
         trains=False,

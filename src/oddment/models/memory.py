@@ -270,6 +270,7 @@ def _left_over(codes: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
 register(
     ModelSpec(
         name="gradient-memory",
+        remembers=True,
         summary="gradient features against a memory of normal images; small images, fitted in one pass",
         build=GradientMemory,
         trains=False,

@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from oddment.images.prepare import Preparation
-from oddment.models import spec_for
+from oddment.models import get_spec, spec_for
 from oddment.models._pretrained import has_weights
 
 if TYPE_CHECKING:
+    from oddment.calibration import ThresholdRule
     from oddment.images.survey import Survey
     from oddment.models import ModelSpec
     from oddment.training.settings import Settings
 
-__all__ = ["Choice", "choose"]
+__all__ = ["Choice", "choose", "over_training"]
 
 # Pixels on the longer side up to which images keep their own size, and are small.
 _SMALL_SIDE = 96
@@ -51,6 +52,9 @@ def choose(settings: Settings, looked: Survey) -> Choice:
     if name == "auto":
         colour = settings.channels == 3 or (settings.channels is None and looked.is_colour)
         name, reason = _by_size(*(settings.size or _size(settings, looked, _SURVEYED_SIDE)), colour=colour)
+        if get_spec(name).remembers and over_training(settings.rule):
+            name = "conv-small" if name == "gradient-memory" else "conv-large"
+            reason = "chosen: the threshold is taken over training scores, which a memory of these images makes too low"
     spec = spec_for(name, settings.options)
     height, width = settings.size or _size(settings, looked, spec.side)
     if settings.size is None:
@@ -58,6 +62,11 @@ def choose(settings: Settings, looked: Survey) -> Choice:
     channels = settings.channels or (3 if looked.is_colour else 1)
     ranges = {**looked.ranges, **settings.ranges}
     return Choice(spec, Preparation(height, width, channels, settings.fit, ranges), reason)
+
+
+def over_training(rule: ThresholdRule) -> bool:
+    """Return whether the threshold is taken over training scores."""
+    return rule.kind in ("quantile", "max_normal") and rule.over == "training"
 
 
 def _by_size(height: int, width: int, *, colour: bool) -> tuple[str, str]:

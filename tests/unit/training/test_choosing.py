@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
+from oddment import Detector
+from oddment.calibration import ThresholdRule
 from oddment.images.survey import Survey
 from oddment.training import choosing
 from oddment.training.choosing import choose
@@ -49,3 +52,25 @@ def test_what_is_asked_for_is_taken() -> None:
 def test_colour_is_kept() -> None:
     """Colour images are prepared as such."""
     assert choose(Settings(), looked(64, 64, colour=True)).preparation.channels == 3
+
+
+@pytest.mark.parametrize(
+    "rule", [ThresholdRule("max_normal", 0.0, "training"), ThresholdRule("quantile", 0.9, "training")]
+)
+@pytest.mark.parametrize(("side", "expected"), [(28, "conv-small"), (300, "conv-large")])
+def test_no_memory_where_training_scores_decide(
+    rule: ThresholdRule, side: int, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An image that a model remembers has too low a score to set a threshold by: a model that trains is taken."""
+    monkeypatch.setattr(choosing, "has_weights", lambda _: True)
+    assert choose(Settings(rule=rule), looked(side, side)).spec.name == expected
+    held_out = ThresholdRule(rule.kind, rule.value, "calibration")
+    assert choose(Settings(rule=held_out), looked(side, side)).spec.remembers
+
+
+@pytest.mark.parametrize(("model", "warned"), [("knn", True), ("gradient-memory", True), ("pca", False)])
+def test_a_memory_that_is_asked_for_is_warned_of(model: str, warned: bool) -> None:
+    """Who asks for a memory and for a threshold over training scores is told what comes of it."""
+    images = (np.random.default_rng(0).random((40, 12, 12)) * 255).astype(np.uint8)
+    caveats = Detector(model=model, max_normal=True).fit(images).caveats_
+    assert any("remembers" in text for text in caveats) is warned
