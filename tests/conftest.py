@@ -92,7 +92,7 @@ def invoke() -> Callable[..., Result]:
     """Runs the command line inside this process: `invoke("find", folder, …)`, checking the exit code."""
     from typer.testing import CliRunner
 
-    from oddment.cli import app
+    from oddment.cli.app import app
 
     def call(*arguments: object, code: int | None = 0) -> Result:
         # A width of its own: Rich wraps at 80 columns where there is no terminal, and cuts what tests look for.

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from oddment.cli import app
+from oddment.cli.app import app
 
 TARGET = Path(__file__).parent.parent / "docs" / "cli.md"
 

@@ -13,17 +13,19 @@ import os
 import secrets
 import stat
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from oddment.calibration import Calibration
 from oddment.errors import ModelFileError
+from oddment.examples import Examples, pack, unpack
 from oddment.graphcheck import check_graph
 from oddment.images.prepare import Preparation
 
 if TYPE_CHECKING:
+    from collections.abc import Container
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -37,6 +39,7 @@ MANIFEST_BYTES = 8 * 1024**2
 # Numbers in one call of the graph, scoring_batch × C × H × W: the largest gray picture in the usual batch of 32.
 MAX_BATCH_NUMBERS = 2**31
 MEMBERS = ("manifest.json", "graph.onnx", "weights.safetensors", "calibration.npy")
+OPTIONAL = ("examples.safetensors",)
 ARRAYS = ("scores", "training_scores", "peaks")
 # Zip entries carry a date; a fixed one keeps equal models equal files.
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)
@@ -58,6 +61,7 @@ class ModelFile:
         scoring_batch: pictures in each call of the graph.
         map_range: anomaly-map values that the heat maps' colours start and end at.
         info: everything else, JSON-ready: model, training, data, versions, parity, created.
+        examples: small pictures of training images, for people to compare with; none where they are secret.
     """
 
     graph: bytes
@@ -67,6 +71,7 @@ class ModelFile:
     scoring_batch: int
     map_range: tuple[float, float]
     info: dict[str, Any]
+    examples: Examples = field(default_factory=Examples)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -87,6 +92,8 @@ def write_model(path: Path, model: ModelFile) -> None:
     """
     calibration = _pack_arrays(model.calibration)
     members = {"graph.onnx": model.graph, "weights.safetensors": model.weights, "calibration.npy": calibration}
+    if len(model.examples):
+        members["examples.safetensors"] = pack(model.examples)
     manifest = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -105,7 +112,7 @@ def write_model(path: Path, model: ModelFile) -> None:
         raise ModelFileError(msg) from error
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name in MEMBERS:
+        for name in _present(members):
             archive.writestr(zipfile.ZipInfo(name, ZIP_DATE), members[name])
     write_atomically(path, buffer.getvalue())
 
@@ -184,7 +191,7 @@ def _read_members(path: Path) -> dict[str, bytes]:
         _check_end(file, status.st_size)
         with zipfile.ZipFile(file) as archive:
             _check_entries(archive.infolist(), status.st_size)
-            return {name: archive.read(name) for name in MEMBERS}
+            return {name: archive.read(name) for name in _present(archive.namelist())}
 
 
 def _check_end(file: IO[bytes], size: int) -> None:
@@ -203,7 +210,7 @@ def _check_end(file: IO[bytes], size: int) -> None:
 
 def _check_entries(entries: list[zipfile.ZipInfo], size: int) -> None:
     names = [entry.filename for entry in entries]
-    if sorted(names) != sorted(MEMBERS):
+    if sorted(names) != sorted(_present(names)):
         msg = f"it holds {_shorten(names)} where a model file holds exactly {', '.join(MEMBERS)}"
         raise ModelFileError(msg)
     for entry in entries:
@@ -217,6 +224,11 @@ def _check_entries(entries: list[zipfile.ZipInfo], size: int) -> None:
     if sum(entry.file_size for entry in entries) > size:
         msg = "its members claim more bytes than there are"
         raise ModelFileError(msg)
+
+
+def _present(names: Container[str]) -> tuple[str, ...]:
+    """The members of a model file, in order, that has these names: the optional ones only where they are there."""
+    return (*MEMBERS, *(name for name in OPTIONAL if name in names))
 
 
 # --- the members
@@ -245,6 +257,7 @@ def _assemble(members: dict[str, bytes]) -> ModelFile:
         scoring_batch=batch,
         map_range=(low, high),
         info=_part(manifest, "info", dict),
+        examples=unpack(members["examples.safetensors"]) if "examples.safetensors" in members else Examples(),
     )
 
 
@@ -271,7 +284,7 @@ def _parse_manifest(data: bytes) -> dict[str, Any]:
 
 
 def _check_hashes(hashes: dict[str, Any], members: dict[str, bytes]) -> None:
-    hashed = MEMBERS[1:]
+    hashed = _present(members)[1:]
     if sorted(hashes) != sorted(hashed):
         msg = f"its manifest gives SHA-256 for {_shorten(list(hashes))} where it must for {', '.join(hashed)}"
         raise ModelFileError(msg)

@@ -96,7 +96,22 @@ def _images(model: ModelFile) -> dict[str, str]:
         "prepared as": f"{preparation.width}×{preparation.height} pixels, {colour}",
         "fit": how,
         "value ranges": ranges,
+        **_exposure(model),
+        "training images kept": _examples(model),
     }
+
+
+def _exposure(model: ModelFile) -> dict[str, str]:
+    about = model.info.get("model")
+    told = isinstance(about, dict) and about.get("standardise_exposure") is True
+    return {"exposure": "each picture brought to mean 0.5 and contrast 0.2"} if told else {}
+
+
+def _examples(model: ModelFile) -> str:
+    if not len(model.examples):
+        return "none"
+    size = sum(map(len, model.examples.pictures))
+    return f"{len(model.examples):,} small pictures with their names, {size / 1e6:.2f} MB, for people to compare with"
 
 
 def _model(info: Mapping[str, Any], model: ModelFile) -> dict[str, str]:
@@ -107,9 +122,18 @@ def _model(info: Mapping[str, Any], model: ModelFile) -> dict[str, str]:
         "name": f"{info.get('name')} ({info.get('chosen')})",
         "what it is": str(info.get("summary", "")),
         "options": options or "none",
+        "score": _score(str(info.get("score", "model")), str(info.get("pool", "model"))),
         "parameters": f"{info.get('parameters', 0):,}",
         "scoring batch": str(model.scoring_batch),
     }
+
+
+def _score(score: str, pool: str) -> str:
+    parts = score.split(",")
+    how = "the model's own" if parts == ["model"] else parts[0]
+    if len(parts) > 1:
+        how = f"{' + '.join(parts)}, each in standard deviations of normal images"
+    return how if pool == "model" else f"{how}, pooled by {pool}"
 
 
 def _training(info: Mapping[str, Any]) -> dict[str, str]:
@@ -132,8 +156,11 @@ def _training(info: Mapping[str, Any]) -> dict[str, str]:
 def _data(info: Mapping[str, Any]) -> dict[str, str]:
     if not info:
         return {}
+    excluded = info.get("excluded")
+    files = ", ".join(str(entry["name"]) for entry in excluded["files"]) if excluded else ""
     return {
         "images": f"{info['usable']:,} usable, {info['rejected']:,} rejected",
+        **({"left out": f"{excluded['images']:,} by {files}"} if excluded else {}),
         "split": ", ".join(f"{info[part]:,} {part}" for part in ("training", "validation", "calibration")),
         "independent groups": f"{info['groups']:,} (near duplicates and groups share a side)",
         "exact duplicates": f"{info['exact_duplicates']:,}",

@@ -14,9 +14,10 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from oddment.calibration import ThresholdRule
 from oddment.errors import ParameterError
 from oddment.fitting import Settings, fit_images
-from oddment.images.files import ImageRef, count_images, iter_images
+from oddment.images.files import ImageRef, count_images, image_names, iter_images
 from oddment.images.inputs import Images, as_refs, is_paths
 from oddment.pyod import PyodDetector
+from oddment.reviewing import leave_out
 from oddment.scorer import Scorer
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from oddment.images.prepare import Fit
     from oddment.progress import Progress
     from oddment.results import Result
-    from oddment.scoring.graph import ScoreName
+    from oddment.reviewing import Exclusion
     from oddment.training.loop import KeepName
     from oddment.training.losses import LossName
     from oddment.training.optimizers import OptimizerName, ScheduleName
@@ -63,7 +64,10 @@ class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lea
         schedule: how the learning rate falls: "cosine", "constant" or "inverse-time".
         decay: of the inverse-time schedule, rate / (1 + decay · step).
         loss: "model" for the model's own, or "mse" or "bce" of its reconstruction.
-        score_mode: "model" for the model's own, usually the mean squared error, or "bce".
+        score_mode: "model" for the model's own, usually the mean squared error; "mse", "mae", "bce", "ssim" or "msgms"
+            of its reconstruction; or several with commas between them, standardised on held-out images and summed.
+        pool: how the anomaly map becomes the score: "model" for the model's own way, usually the mean; "mean", "max",
+            "top=SHARE", the mean of this share of the largest values, or "quantile=Q".
         early_stopping: stop when the validation loss no longer falls.
         keep: the weights that stay: of the "best" epoch, or of the "last".
         precision: "auto" trains in bfloat16 where model and processor gain from it; or "float32" or "bfloat16".
@@ -72,6 +76,10 @@ class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lea
         find_duplicates: keep near duplicates on one side of the split.
         baseline_check: try plain baselines beside the model, on synthetic defects made from held-out images, and say so
             in `caveats_` where they do as well.
+        standardise_exposure: show each image to the model at one mean and one contrast, so that a dimmer lamp is no
+            anomaly; an image that is odd by its brightness is none either, then.
+        thumbnails: keep small pictures of training images, with their names, in the model file: reports show the normal
+            ones that an anomaly is most like. False where the images are secret.
         random_state: seed; the same seed on the same images and machine gives the same scores to the bit.
 
     Attributes:
@@ -117,7 +125,8 @@ class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lea
         schedule: ScheduleName = "cosine",
         decay: float = 0.0,
         loss: LossName = "model",
-        score_mode: ScoreName = "model",
+        score_mode: str = "model",
+        pool: str = "model",
         early_stopping: bool = True,
         keep: KeepName = "best",
         precision: PrecisionName = "auto",
@@ -125,6 +134,8 @@ class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lea
         device: str = "auto",
         find_duplicates: bool = True,
         baseline_check: bool = True,
+        standardise_exposure: bool = False,
+        thumbnails: bool = True,
         random_state: int | np.random.RandomState | None = 0,
     ) -> None:
         self.model = model
@@ -148,6 +159,7 @@ class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lea
         self.decay = decay
         self.loss = loss
         self.score_mode = score_mode
+        self.pool = pool
         self.early_stopping = early_stopping
         self.keep = keep
         self.precision = precision
@@ -155,10 +167,18 @@ class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lea
         self.device = device
         self.find_duplicates = find_duplicates
         self.baseline_check = baseline_check
+        self.standardise_exposure = standardise_exposure
+        self.thumbnails = thumbnails
         self.random_state = random_state
 
     def fit(
-        self, X: Images, y: object = None, *, groups: ArrayLike | None = None, progress: Progress | None = None
+        self,
+        X: Images,
+        y: object = None,
+        *,
+        groups: ArrayLike | None = None,
+        exclude: str | Path | Sequence[str | Path] = (),
+        progress: Progress | None = None,
     ) -> Self:
         """Fit to normal images.
 
@@ -167,6 +187,8 @@ class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lea
             y: ignored.
             groups: (N,) which images show the same object; images of one group stay on one side of the split. For
                 paths, every file must be usable.
+            exclude: of images given as paths, leave out those that these files say, as `oddment fit --exclude` does:
+                `review.csv` of a report, `results.csv` of a search, or a list of paths. `groups` names all images.
             progress: told of stages.
 
         Raises:
@@ -175,19 +197,27 @@ class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lea
         """
         images = self._images(X, reset=True)
         sources = _sources(images) if is_paths(images) else []
+        reviews = _sources(exclude)
+        exclusion = _exclusion(sources, reviews) if reviews else None
+        gone = exclusion.images if exclusion else frozenset[str]()
         count = count_images(sources) if is_paths(images) else len(images)
 
         def refs() -> Iterator[ImageRef]:
-            return iter_images(sources) if is_paths(images) else as_refs(images)
+            found = iter_images(sources, exclude=reviews) if is_paths(images) else as_refs(images)
+            return (ref for ref in found if ref.path not in gone)
 
         labels = None if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1].astype(np.int64)
+        if exclusion and labels is not None:
+            labels = _check_groups(labels, names := list(image_names(sources, exclude=reviews)))
+            labels = labels[[name not in gone for name in names]]
         fitted = fit_images(
             refs,
-            count,
+            exclusion.left if exclusion else count,
             # A perceptual hash sees pictures; rows of features that differ in their low digits would all look alike to
             # it.
             self._settings(find_duplicates=self.find_duplicates and not _is_rows(images)),
             groups=None if labels is None else lambda paths: _check_groups(labels, paths),
+            exclusion=exclusion,
             progress=progress,
         )
         self.scorer_ = Scorer(fitted.model)
@@ -224,6 +254,7 @@ class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lea
             decay=self.decay,
             loss=self.loss,
             score=self.score_mode,
+            pool=self.pool,
             early_stopping=self.early_stopping,
             keep=self.keep,
             precision=self.precision,
@@ -233,6 +264,8 @@ class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lea
             hold_out=self.hold_out,
             find_duplicates=find_duplicates,
             baseline_check=self.baseline_check,
+            standardise_exposure=self.standardise_exposure,
+            thumbnails=self.thumbnails,
         )
 
     def _images(self, X: Images, *, reset: bool) -> Images:
@@ -319,9 +352,9 @@ class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lea
         """Return latents, float32 (N, latent_dim)."""
         return self._fitted.latent(self._images(X, reset=False))
 
-    def detect(self, X: Images, *, maps: bool = False, fdr: float | None = None) -> list[Result]:
+    def detect(self, X: Images, *, maps: bool = False, similar: int = 0, fdr: float | None = None) -> list[Result]:
         """Return one `Detection` or `Rejection` an image, in order, ranked; see `Scorer.detect`."""
-        return self._fitted.detect(self._images(X, reset=False), maps=maps, fdr=fdr)
+        return self._fitted.detect(self._images(X, reset=False), maps=maps, similar=similar, fdr=fdr)
 
     def save(self, path: str | Path) -> None:
         """Write the model file; `oddment.load` and every `oddment` command read it."""
@@ -341,6 +374,13 @@ def _sources(images: Images) -> list[str | Path]:
     """One path or several, as `iter_images` takes them."""
     several = [images] if isinstance(images, str | PathLike) else images
     return [Path(item) if isinstance(item, PathLike) else item for item in several]
+
+
+def _exclusion(sources: Sequence[str | Path], reviews: Sequence[str | Path]) -> Exclusion:
+    if not sources:
+        msg = "exclude leaves out images by their paths, and X is an array: leave its rows out before fitting."
+        raise ParameterError(msg)
+    return leave_out(reviews, list(image_names(sources, exclude=reviews)))
 
 
 def _is_whole(images: Images) -> bool:

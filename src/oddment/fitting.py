@@ -27,10 +27,11 @@ from oddment.progress import Progress
 from oddment.regions import map_peak
 from oddment.results import Detection, Rejection
 from oddment.scorer import Scorer
-from oddment.scoring import ScoringGraph, export
+from oddment.scoring import ScoringGraph, export, parse_scores
 from oddment.training.challenge import Untried, challenge
 from oddment.training.choosing import choose, over_training
 from oddment.training.collect import Collection, collect, merge_groups
+from oddment.training.examples import keep_examples
 from oddment.training.loop import Plan, TrainingState, pick_device, plan_epochs, stopped_early, train
 from oddment.training.optimizers import LEARNING_RATES
 from oddment.training.precision import pick_precision
@@ -46,14 +47,19 @@ if TYPE_CHECKING:
     from oddment.images.prepare import Preparation
     from oddment.images.survey import Survey
     from oddment.models import Autoencoder, ModelSpec
+    from oddment.reviewing import Exclusion
     from oddment.training.challenge import Challenge
     from oddment.training.choosing import Choice
     from oddment.training.loop import Keeper
 
-__all__ = ["Fitted", "Settings", "fit_images"]
+__all__ = ["Fitted", "Settings", "fit_graph", "fit_images"]
 
 # Largest difference between torch and ONNX Runtime that is still rounding, relative to the scores.
 _PARITY = 1e-3
+# Pictures that are compared: fewer of photographs, where torch takes as long for one as for a hundred small ones.
+_COMPARED_PIXELS, _FEWEST_COMPARED, _MOST_COMPARED = 6_000_000, 16, 256
+# Pictures that the parts of a combined score are standardised on.
+_MOST_STANDARDISING = 512
 # Names of rejected files and of duplicates that the model file keeps; the counts are complete.
 _LISTED = 500
 
@@ -84,6 +90,7 @@ def fit_images(
     *,
     groups: Callable[[list[str]], NDArray[np.int64]] | None = None,
     split: Split | None = None,
+    exclusion: Exclusion | None = None,
     checkpoint: Callable[[str], Keeper] | None = None,
     resume: bool = False,
     progress: Progress | None = None,
@@ -96,6 +103,7 @@ def fit_images(
         settings: what was asked for.
         groups: gives a group number for each of the usable paths; images of one group stay on one side of every split.
         split: which images train, are watched and calibrate; chosen from the rule when None. Every file must be usable.
+        exclusion: which images `refs` leaves out already, for the model file.
         checkpoint: makes the checkpoint for a fingerprint of images and settings.
         resume: go on from the checkpoint.
         progress: told of stages.
@@ -115,7 +123,13 @@ def fit_images(
     if settings.model == "auto":
         progress.say(f"{spec.name}, {choice.reason}.")
     collection = collect(
-        refs(), count, preparation, max_pixels=settings.max_pixels, seed=settings.seed, progress=progress
+        refs(),
+        count,
+        preparation,
+        max_pixels=settings.max_pixels,
+        seed=settings.seed,
+        progress=progress,
+        exposure=settings.standardise_exposure,
     )
     _check_strict(collection, settings)
     grouping = _group(collection, settings, groups)
@@ -123,9 +137,9 @@ def fit_images(
     autoencoder, plan, state, device = _train(
         spec, preparation, collection, split, settings, checkpoint=checkpoint, resume=resume, progress=progress
     )
-    shape = Shape(preparation.channels, preparation.height, preparation.width)
+    graph = _graph(autoencoder, collection, split, settings)
     model = ModelFile(
-        graph=export(ScoringGraph(autoencoder, shape, settings.score)),
+        graph=export(graph),
         weights=save_tensors({name: tensor.contiguous() for name, tensor in autoencoder.state_dict().items()}),
         preparation=preparation,
         calibration=Calibration.of(*(np.zeros(1, np.float32),) * 3, ThresholdRule("fixed", 0.0)),
@@ -134,7 +148,7 @@ def fit_images(
         info={},
     )
     model, scores = _calibrate(model, collection, split, settings, refs, progress)
-    parity = _parity(model, collection, split, ScoringGraph(autoencoder, shape, settings.score))
+    parity = _parity(model, collection, split, graph)
     sizes = {
         "usable": len(collection),
         "rejected": len(collection.rejections),
@@ -150,17 +164,44 @@ def fit_images(
         "rejections": [[item.path, item.reason] for item in collection.rejections[:_LISTED]],
         "duplicates": collection.duplicates()[:_LISTED],
     }
+    if exclusion:
+        sizes["excluded"] = exclusion.as_dict()
     info = _info(choice, settings, autoencoder, plan, state, device) | {"data": sizes, "parity": parity}
     tried = _challenge(model, autoencoder, collection, split, settings, spec.name, progress)
     info["training"]["baselines"] = tried.as_dict()
+    if settings.thumbnails:
+        examples = keep_examples(collection, split.training, refs, max_pixels=settings.max_pixels, seed=settings.seed)
+        model = replace(model, examples=examples)
     model = replace(model, info=info)
     return Fitted(
         model,
         scores,
         tuple(collection.rejections),
         tuple(tuple(names) for names in collection.duplicates()),
-        _caveats(model, spec, plan, state, settings, tried.caveat()),
+        (*_caveats(model, spec, plan, state, settings, tried.caveat()), *(exclusion.caveats if exclusion else ())),
     )
+
+
+def fit_graph(
+    choice: Choice, collection: Collection, split: Split, settings: Settings, *, progress: Progress | None = None
+) -> bytes:
+    """Return the scoring graph (ONNX) of a model fitted to images that were collected before; nothing is calibrated.
+
+    Args:
+        choice: model and preparation, as `oddment.training.choosing.choose` returns them.
+        collection: the images.
+        split: which of them train and are watched.
+        settings: what was asked for.
+        progress: told of stages.
+
+    Raises:
+        TrainingError: if training diverges.
+    """
+    spec, made = choice.spec, choice.preparation
+    autoencoder, *_ = _train(
+        spec, made, collection, split, settings, checkpoint=None, resume=False, progress=progress or Progress()
+    )
+    return export(_graph(autoencoder, collection, split, settings))
 
 
 # --- splitting
@@ -303,10 +344,26 @@ def _fingerprint(
         "images": collection.fingerprint(),
         "calibration": hashlib.sha256(split.calibration.tobytes()).hexdigest(),
         "model": [spec.name, settings.options],
-        "preparation": preparation.as_dict(),
+        "preparation": [preparation.as_dict(), settings.standardise_exposure],
         "plan": asdict(replace(plan, budget=None)),
     }
     return hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _graph(autoencoder: Autoencoder, collection: Collection, split: Split, settings: Settings) -> ScoringGraph:
+    """The scoring graph; parts of a combined score are standardised on images that stop the training, not calibrate."""
+    store = collection.store
+    made = store.preparation
+    shape = Shape(made.channels, made.height, made.width)
+    graph = ScoringGraph(autoencoder, shape, settings.score, settings.pool, exposure=store.exposure)
+    if len(graph.scores) > 1:
+        watched = _pictures_of(collection, split.validation if split.validation.size else split.training)
+        chosen, valid = watched[:: -(-len(watched) // _MOST_STANDARDISING)], store.valid
+        graph.eval().standardise(
+            (torch.from_numpy(made.scale(store.pixels[part])), torch.from_numpy(valid[part]))
+            for part in np.array_split(chosen, -(-len(chosen) // 32))
+        )
+    return graph
 
 
 # --- calibrating
@@ -380,7 +437,9 @@ def _parity(model: ModelFile, collection: Collection, split: Split, graph: Scori
         TrainingError: if they differ by more than rounding.
     """
     chosen = split.calibration if split.calibration.size else split.training
-    pictures = _pictures_of(collection, chosen)[:256]
+    pixels = model.preparation.height * model.preparation.width
+    most = min(_MOST_COMPARED, max(_FEWEST_COMPARED, _COMPARED_PIXELS // pixels))
+    pictures = _pictures_of(collection, chosen)[:most]
     images = model.preparation.scale(collection.store.pixels[pictures])
     valid = collection.store.valid[pictures]
     runtime = Scorer(model).runtime.run(images, valid, ("anomaly_score",))["anomaly_score"]
@@ -443,7 +502,9 @@ def _info(
             "summary": spec.summary,
             "chosen": choice.reason,
             "options": options,
-            "score": settings.score,
+            "score": ",".join(parse_scores(settings.score)),
+            "pool": settings.pool,
+            "standardise_exposure": settings.standardise_exposure,
             # Of a model without parameters, the numbers that fitting has set.
             "parameters": sum(p.numel() for p in [*autoencoder.parameters()] or autoencoder.buffers()),
         },

@@ -40,11 +40,7 @@ def find_regions(
         if not insist or peak <= 0:
             return ()
         level = peak / 2
-    labels = _label(coarse > level)
-    boxes = [
-        _box(coarse, labels == number, step, anomaly_map.shape, size) for number in range(1, int(labels.max()) + 1)
-    ]
-    return tuple(sorted(boxes, key=lambda region: -region.peak)[:MOST_REGIONS])
+    return _boxes(coarse, _label(coarse > level), step, anomaly_map.shape, size)
 
 
 def map_peak(anomaly_map: NDArray[np.float32]) -> float:
@@ -63,7 +59,11 @@ def _smooth(anomaly_map: NDArray[np.float32]) -> tuple[NDArray[np.float32], int]
         sums = np.add.reduceat(np.add.reduceat(anomaly_map, edges[0], axis=0), edges[1], axis=1)
         counts = [np.diff(np.append(edge, length)) for edge, length in zip(edges, anomaly_map.shape, strict=True)]
         anomaly_map = (sums / (counts[0][:, None] * counts[1][None])).astype(np.float32)
-    framed = np.pad(anomaly_map, 1, mode="edge")
+    # Not numpy.pad, which takes ten times as long as all the rest.
+    framed = np.empty((anomaly_map.shape[0] + 2, anomaly_map.shape[1] + 2), np.float32)
+    framed[1:-1, 1:-1] = anomaly_map
+    framed[0], framed[-1] = framed[1], framed[-2]
+    framed[:, 0], framed[:, -1] = framed[:, 1], framed[:, -2]
     rows = framed[:-2] + framed[1:-1] + framed[2:]
     return (rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]) / np.float32(9), step
 
@@ -71,31 +71,47 @@ def _smooth(anomaly_map: NDArray[np.float32]) -> tuple[NDArray[np.float32], int]
 def _label(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Number the 8-connected parts of a mask from 1; 0 is outside.
 
-    Every cell takes the largest number of its neighbourhood until none changes; a grid of 64×64 settles in a few dozen
-    rounds of nine array operations, which needs no image library.
+    Every cell takes the largest number of its neighbourhood, then the number that the cell of that number has by now,
+    until none changes: a grid of 64×64 settles in a few rounds of ten array operations, which needs no image library.
     """
-    labels = np.where(mask, np.arange(1, mask.size + 1).reshape(mask.shape), 0)
+    height, width = mask.shape
+    framed = np.zeros((height + 2, width + 2), np.int64)
+    inside = framed[1:-1, 1:-1]
+    np.multiply(np.arange(1, mask.size + 1).reshape(mask.shape), mask, out=inside)
+    known = np.zeros(mask.size + 1, np.int64)
     while True:
-        framed = np.pad(labels, 1)
         rows = np.maximum(np.maximum(framed[:-2], framed[2:]), framed[1:-1])
-        spread = np.maximum(np.maximum(rows[:, :-2], rows[:, 2:]), rows[:, 1:-1]) * mask
-        if np.array_equal(spread, labels):
+        known[1:] = (np.maximum(np.maximum(rows[:, :-2], rows[:, 2:]), rows[:, 1:-1]) * mask).ravel()
+        spread = known[known[1:]].reshape(mask.shape)
+        if np.array_equal(spread, inside):
             break
-        labels = spread
+        inside[:] = spread
     # Not numpy.unique, which imports all of numpy.ma: 15 ms of a cold start.
-    numbers = np.flatnonzero(np.bincount(labels[mask]))
-    return np.searchsorted(numbers, labels) * mask + mask if numbers.size else labels
+    numbers = np.flatnonzero(np.bincount(inside[mask]))
+    return np.searchsorted(numbers, inside) * mask + mask if numbers.size else inside
 
 
-def _box(
-    coarse: NDArray[np.float32], inside: NDArray[np.bool_], step: int, shape: tuple[int, ...], size: tuple[int, int]
-) -> Region:
-    rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+def _boxes(
+    coarse: NDArray[np.float32], labels: NDArray[np.int64], step: int, shape: tuple[int, ...], size: tuple[int, int]
+) -> tuple[Region, ...]:
+    """The boxes around the labelled parts with the highest peaks, highest first."""
+    cells = np.flatnonzero(labels)
+    order = cells[np.argsort(labels.ravel()[cells], kind="stable")]
+    starts = np.flatnonzero(np.diff(labels.ravel()[order], prepend=0))
+    peaks = np.maximum.reduceat(coarse.ravel()[order], starts)
+    rows, columns = np.divmod(order, labels.shape[1])
+    ends = [f.reduceat(where, starts) for where in (columns, rows) for f in (np.minimum, np.maximum)]
     scale_x, scale_y = size[0] / shape[1], size[1] / shape[0]
-    return Region(
-        left=int(columns[0] * step * scale_x),
-        top=int(rows[0] * step * scale_y),
-        right=min(size[0], math.ceil((columns[-1] + 1) * step * scale_x)),
-        bottom=min(size[1], math.ceil((rows[-1] + 1) * step * scale_y)),
-        peak=float(coarse[inside].max()),
-    )
+    boxes = []
+    for part in np.argsort(-peaks, kind="stable")[:MOST_REGIONS].tolist():
+        left, right, top, bottom = (int(end[part]) for end in ends)
+        boxes.append(
+            Region(
+                left=int(left * step * scale_x),
+                top=int(top * step * scale_y),
+                right=min(size[0], math.ceil((right + 1) * step * scale_x)),
+                bottom=min(size[1], math.ceil((bottom + 1) * step * scale_y)),
+                peak=float(peaks[part]),
+            )
+        )
+    return tuple(boxes)

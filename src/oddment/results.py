@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -67,6 +69,10 @@ class Detection:
         regions: where, most anomalous first; empty when nothing stands out.
         rank: 1 for the highest score of the search; None until the search has ended.
         rule: what chose the threshold, such as `target_fpr=0.01`, or `fdr=0.1` for a selection over the whole batch.
+        similar: the normal training images that it is most like, the likest first; empty unless asked for, or where the
+            model file keeps none. Not a column of the tables.
+        parts: of a combined score, what each part adds, by name: standard deviations above the mean of held-out normal
+            images. In results.jsonl where there are any, and not a column of the other tables.
         anomaly_map: float32 (H, W) over the original image; None unless it was asked for.
     """
 
@@ -79,6 +85,8 @@ class Detection:
     regions: tuple[Region, ...] = ()
     rank: int | None = None
     rule: str | None = None
+    similar: tuple[str, ...] = ()
+    parts: Mapping[str, float] = field(default_factory=dict, hash=False)
     anomaly_map: NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -87,8 +95,8 @@ class Detection:
         return "scored"
 
     def as_row(self) -> dict[str, Any]:
-        """The detection as one JSON-ready row with the keys of `COLUMNS`."""
-        return {
+        """The detection as one JSON-ready row with the keys of `COLUMNS`, and "parts" where the score is combined."""
+        row = {
             "path": self.path,
             "status": self.status,
             "anomaly_score": self.anomaly_score,
@@ -101,6 +109,7 @@ class Detection:
             "reason": None,
             "rule": self.rule,
         }
+        return row | {"parts": dict(self.parts)} if self.parts else row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

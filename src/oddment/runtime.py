@@ -8,20 +8,24 @@ with it.
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from oddment.errors import ModelFileError, ParameterError
+from oddment.processors import cores
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
-__all__ = ["OUTPUTS", "Runtime"]
+__all__ = ["OUTPUTS", "PARTS", "Runtime"]
 
 OUTPUTS = ("anomaly_score", "anomaly_map", "reconstruction", "latent")
+# Of a combined score, what each part adds; other graphs have no such output.
+PARTS = "score_parts"
 INPUTS = ("images", "valid")
 TYPES = {"valid": "tensor(int64)"}
 
@@ -35,6 +39,10 @@ class Runtime:
         batch: pictures in every call of the graph.
         threads: threads within one operator; 0 leaves the choice to ONNX Runtime (one a physical core).
 
+    Attributes:
+        at_once: how many threads may usefully call `run` at the same time.
+        outputs: what the graph gives: `OUTPUTS`, and `score_parts` where its score is combined.
+
     Raises:
         ModelFileError: if the bytes are no such graph.
     """
@@ -44,6 +52,7 @@ class Runtime:
 
         options = ort.SessionOptions()
         options.intra_op_num_threads = _threads() if threads is None else threads
+        self.at_once = options.intra_op_num_threads or cores()
         options.log_severity_level = 4
         # Threads that spin while they wait take the cores from the threads that decode: 1.6 × slower on a busy machine.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -54,6 +63,7 @@ class Runtime:
             raise ModelFileError(msg) from error
         self.shape = shape
         self.batch = batch
+        self.outputs: tuple[str, ...] = OUTPUTS
         self._check()
 
     def _check(self) -> None:
@@ -67,27 +77,40 @@ class Runtime:
         if tuple(inputs["images"][1:]) != self.shape:
             msg = f"its graph takes images of shape {tuple(inputs['images'][1:])}, its manifest says {self.shape}"
             raise ModelFileError(msg)
-        wrong = [name for name in (*INPUTS, *OUTPUTS) if types[name] != TYPES.get(name, "tensor(float)")]
+        if PARTS in outputs:
+            self.outputs = (*OUTPUTS, PARTS)
+        wrong = [name for name in (*INPUTS, *self.outputs) if types[name] != TYPES.get(name, "tensor(float)")]
         if wrong:
             msg = f"its graph's {wrong[0]} is a {types[wrong[0]]}, not a {TYPES.get(wrong[0], 'tensor(float)')}"
             raise ModelFileError(msg)
 
     def run(
-        self, images: NDArray[np.float32], valid: NDArray[np.int64], outputs: Sequence[str] = OUTPUTS
+        self, images: NDArray[np.float32], valid: NDArray[np.int64], outputs: Sequence[str] | None = None
     ) -> dict[str, NDArray[np.float32]]:
         """Return the named outputs for any number of pictures.
 
         Args:
             images: float32 (P, C, H, W).
             valid: int64 (P, 4), (top, left, bottom, right) of real pixels.
-            outputs: some of `OUTPUTS`.
+            outputs: some of `Runtime.outputs`; all of them when None.
 
         Returns:
             For each name an array with P rows. Row i depends on picture i alone, to the last bit.
         """
-        parts = [self._run_full(*chunk, outputs) for chunk in self._chunks(images, valid)]
+        outputs = self.outputs if outputs is None else outputs
+        parts = self._run_all(list(self._chunks(images, valid)), outputs)
         joined = [np.concatenate(columns) if len(columns) > 1 else columns[0] for columns in zip(*parts, strict=True)]
         return {name: array[: len(images)] for name, array in zip(outputs, joined, strict=True)}
+
+    def _run_all(
+        self, chunks: list[tuple[NDArray[np.float32], NDArray[np.int64]]], outputs: Sequence[str]
+    ) -> list[list[NDArray[np.float32]]]:
+        """Run each chunk; photographs, one a chunk, several at once: a second thread finds little to do in one."""
+        workers = min(self.at_once, len(chunks)) if self.batch == 1 else 1
+        if workers < 2:
+            return [self._run_full(*chunk, outputs) for chunk in chunks]
+        with ThreadPoolExecutor(workers, thread_name_prefix="oddment-score") as pool:
+            return list(pool.map(lambda chunk: self._run_full(chunk[0], chunk[1], outputs), chunks))
 
     def _run_full(
         self, images: NDArray[np.float32], valid: NDArray[np.int64], outputs: Sequence[str]

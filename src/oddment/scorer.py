@@ -16,14 +16,15 @@ from PIL import Image
 from oddment.artifact import ModelFile, read_model, write_model
 from oddment.calibration import ThresholdRule
 from oddment.errors import ImageError, ModelFileError
-from oddment.images.decode import DEFAULT_MAX_PIXELS, decode
-from oddment.images.inputs import as_refs
+from oddment.examples import SIDE
+from oddment.images.decode import DEFAULT_MAX_PIXELS, Decoded, decode, thumbnail
+from oddment.images.inputs import as_prepared, as_refs
 from oddment.images.prepare import Prepared, assemble
-from oddment.images.stream import in_order
+from oddment.images.stream import ahead, in_order
 from oddment.notebook import Results
 from oddment.regions import find_regions
 from oddment.results import Detection, Rejection, Result
-from oddment.runtime import Runtime
+from oddment.runtime import PARTS, Runtime
 from oddment.selection import check_fdr, select
 
 if TYPE_CHECKING:
@@ -32,12 +33,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from oddment.calibration import Calibration
-    from oddment.images.decode import Decoded
     from oddment.images.files import ImageRef
     from oddment.images.inputs import Images
     from oddment.recalibration import Recalibrated
 
 __all__ = ["Found", "Scored", "Scorer", "load"]
+
+# Pictures, about, that a thread scales and scores in one go where nothing else is asked of them.
+_AT_ONCE = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,7 @@ class Scored:
         original: uint8, uint16 or float32 (h, w, C), the image as the model saw it, padding cut off.
         reconstruction: float32 (h, w, C), nominally in [0, 1], padding cut off.
         latent: float32 (L,), of the highest-scoring tile where the image was tiled.
+        parts: float32 (P,), what each part of a combined score adds, likewise; None of any other score.
     """
 
     anomaly_score: float
@@ -57,6 +61,7 @@ class Scored:
     original: NDArray[Any]
     reconstruction: NDArray[np.float32]
     latent: NDArray[np.float32]
+    parts: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +106,14 @@ class Scorer:
     def region_level(self) -> float:
         """The anomaly-map value above which a pixel belongs to a region."""
         return self.calibration.region_level
+
+    @cached_property
+    def _part_names(self) -> list[str]:
+        """The names of a combined score's parts, as far as the file tells them; numbers follow."""
+        about = self.model.info.get("model")
+        told = about.get("score") if isinstance(about, dict) else None
+        names = told.split(",") if isinstance(told, str) else []
+        return [*names, *(f"part {number}" for number in range(len(names) + 1, 65))]
 
     @property
     def calibration(self) -> Calibration:
@@ -179,6 +192,10 @@ class Scorer:
         Raises:
             ImageError: if one of the images cannot be used; the message names it.
         """
+        ready = as_prepared(images, self.model.preparation)
+        scores = None if ready is None else self._score_ready(ready)
+        if scores is not None and np.isfinite(scores).all():
+            return scores
         return np.array([item.anomaly_score for item in self._each(images)], dtype=np.float32)
 
     def anomaly_map(self, images: Images) -> NDArray[np.float32] | list[NDArray[np.float32]]:
@@ -203,12 +220,14 @@ class Scorer:
         """Return int64 (N,): -1 where anomaly_score > threshold_, else +1, as scikit-learn's outlier detectors do."""
         return np.where(self.anomaly_score(images).astype(np.float64) > self.threshold_, -1, 1)
 
-    def detect(self, images: Images, *, maps: bool = False, fdr: float | None = None) -> list[Result]:
+    def detect(self, images: Images, *, maps: bool = False, similar: int = 0, fdr: float | None = None) -> list[Result]:
         """Return one `Detection` or `Rejection` an image, in order, ranked.
 
         Args:
             images: arrays or paths.
             maps: keep the anomaly map, at the original resolution, in each detection.
+            similar: name this many of the normal training images that each image is most like, of those that the model
+                file keeps small pictures of.
             fdr: select by Benjamini-Hochberg over these images, instead of by the model's threshold, so that at most
                 this share of the selected are normal images on average; see `oddment.selection.select`.
 
@@ -221,6 +240,8 @@ class Scorer:
             result = found.result
             if maps and isinstance(result, Detection):
                 result = replace(result, anomaly_map=full_map(found))
+            if similar and isinstance(result, Detection):
+                result = replace(result, similar=self._similar(found, similar))
             results.append(result)
         if fdr is not None:
             results = _selected(results, self.calibration, fdr)
@@ -231,6 +252,34 @@ class Scorer:
         for rank, index in enumerate(order, start=1):
             results[index] = replace(results[index], rank=rank)  # type: ignore[arg-type]
         return Results(results)
+
+    def _similar(self, found: Found, count: int) -> tuple[str, ...]:
+        """The names of the examples that a scored image is most like."""
+        if found.scored is None:
+            return ()
+        pixels, examples = found.scored.original, self.model.examples
+        low, high = self.model.preparation.ranges[pixels.dtype.name]
+        whole = Decoded(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels, (pixels.shape[1], pixels.shape[0]))
+        small = thumbnail(whole, 2 * SIDE, low=low, high=high)
+        if self.model.preparation.fit == "stretch" and isinstance(found.result, Detection):
+            scale = 2 * SIDE / max(found.result.size)
+            width, height = (max(1, round(scale * side)) for side in found.result.size)
+            small = np.asarray(Image.fromarray(small).resize((width, height)))
+        [nearest] = examples.nearest([small], count)
+        return tuple(examples.names[index] for index in nearest)
+
+    def _score_ready(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
+        """The scores of pictures (N, H, W, C) that need no preparation: what `find` gives, without its bookkeeping."""
+        size = max(1, _AT_ONCE // self.model.scoring_batch) * self.model.scoring_batch
+        full = np.array([[0, 0, *self.runtime.shape[1:]]], dtype=np.int64)
+
+        def work(start: int) -> NDArray[np.float32]:
+            images = self.model.preparation.scale(pixels[start : start + size])
+            return self.runtime.run(images, full.repeat(len(images), axis=0), ("anomaly_score",))["anomaly_score"]
+
+        at_once = self.runtime.at_once
+        starts = range(0, len(pixels), size)
+        return np.concatenate(list(ahead(starts, work, workers=at_once, waiting=2 * at_once)))
 
     def _found(self, images: Images) -> Iterator[Found]:
         for found in self.find(as_refs(images)):
@@ -254,17 +303,26 @@ class Scorer:
             max_pixels: larger images are rejected before they are decoded.
             workers: decoding threads.
         """
+        prepared = in_order(refs, self._preparer(max_pixels), workers=workers, waiting=2 * self.model.scoring_batch)
+        at_once = self.runtime.at_once
+        # Batches are scored ahead as well, so that judging and writing one goes on beside the scoring of the next.
+        for batch, scored in ahead(self._batches(prepared), self._score, workers=at_once, waiting=at_once + 1):
+            yield from self._judged(batch, scored)
+
+    def _batches(
+        self, prepared: Iterable[tuple[ImageRef, Prepared | ImageError]]
+    ) -> Iterator[list[tuple[ImageRef, Prepared | ImageError]]]:
         batch: list[tuple[ImageRef, Prepared | ImageError]] = []
         pictures = 0
-        for ref, item in in_order(refs, self._preparer(max_pixels), workers=workers):
+        for ref, item in prepared:
             batch.append((ref, item))
             pictures += len(item.pixels) if isinstance(item, Prepared) else 0
             # Rejected images must not pile up behind one that is waiting to be scored.
             if pictures >= self.model.scoring_batch or len(batch) >= 4 * self.model.scoring_batch:
-                yield from self._finish(batch)
+                yield batch
                 batch, pictures = [], 0
         if batch:
-            yield from self._finish(batch)
+            yield batch
 
     def _preparer(self, max_pixels: int) -> Callable[[ImageRef], Prepared | ImageError]:
         preparation = self.model.preparation
@@ -278,9 +336,13 @@ class Scorer:
 
         return work
 
-    def _finish(self, batch: list[tuple[ImageRef, Prepared | ImageError]]) -> Iterator[Found]:
+    def _score(
+        self, batch: list[tuple[ImageRef, Prepared | ImageError]]
+    ) -> tuple[list[tuple[ImageRef, Prepared | ImageError]], list[Scored]]:
+        return batch, self.score_prepared([item for _, item in batch if isinstance(item, Prepared)])
+
+    def _judged(self, batch: list[tuple[ImageRef, Prepared | ImageError]], scored: list[Scored]) -> Iterator[Found]:
         usable = [item for _, item in batch if isinstance(item, Prepared)]
-        scored = self.score_prepared(usable)
         p_values = self.calibration.p_values([item.anomaly_score for item in scored])
         judged = iter(zip(usable, scored, p_values.tolist(), strict=True))
         for ref, item in batch:
@@ -304,6 +366,7 @@ class Scorer:
             size=prepared.size,
             regions=find_regions(scored.anomaly_map, prepared.size, self.region_level, insist=is_anomaly),
             rule=self.calibration.rule.label,
+            parts={} if scored.parts is None else dict(zip(self._part_names, scored.parts.tolist(), strict=False)),
         )
         return Found(detection, scored, ref)
 
@@ -373,13 +436,15 @@ def _selected(results: list[Result], calibration: Calibration, fdr: float) -> li
 def _join(item: Prepared, outputs: dict[str, NDArray[np.float32]]) -> Scored:
     """One image from its pictures: the score of the highest, the maps side by side."""
     scores, maps = outputs["anomaly_score"], outputs["anomaly_map"]
+    parts = outputs.get(PARTS, [None] * len(scores))
     drawn = outputs["reconstruction"].transpose(0, 2, 3, 1)
     # NaN must win here, so that it is seen and the image rejected.
     highest = int(np.argmax(np.where(np.isnan(scores), np.inf, scores)))
     if len(item.placements) == 1:
         top, left, bottom, right = item.placements[0].valid
         inside = np.s_[top:bottom, left:right]
-        return Scored(float(scores[0]), maps[0][inside], item.pixels[0][inside], drawn[0][inside], outputs["latent"][0])
+        pixels, latent = item.pixels[0][inside], outputs["latent"][0]
+        return Scored(float(scores[0]), maps[0][inside], pixels, drawn[0][inside], latent, parts[0])
     width, height = item.size
     joined = np.full((height, width), -np.inf, dtype=np.float32)
     original = np.zeros((height, width, item.pixels.shape[3]), dtype=item.pixels.dtype)
@@ -390,4 +455,4 @@ def _join(item: Prepared, outputs: dict[str, NDArray[np.float32]]) -> Scored:
         joined[target] = np.maximum(joined[target], maps[index][inside])
         original[target] = item.pixels[index][inside]
         painted[target] = drawn[index][inside]
-    return Scored(float(scores[highest]), joined, original, painted, outputs["latent"][highest])
+    return Scored(float(scores[highest]), joined, original, painted, outputs["latent"][highest], parts[highest])

@@ -17,10 +17,12 @@ from PIL import Image
 import oddment
 from oddment.card import model_card
 from oddment.errors import DataError
-from oddment.images.decode import DEFAULT_MAX_PIXELS, Decoded, decode, thumbnail
+from oddment.images.decode import DEFAULT_MAX_PIXELS, decode, thumbnail
 from oddment.images.files import count_images, iter_images
+from oddment.images.references import ImageRef
 from oddment.progress import Progress
-from oddment.report import Gallery, ReportData, render_heat_map, render_pictures, write_report
+from oddment.report import Gallery, ReportData, explain, render_heat_map, render_pictures, write_report
+from oddment.report.pictures import as_displayed
 from oddment.results import COLUMNS, Detection
 from oddment.scorer import full_map
 from oddment.selection import Selection, select
@@ -220,17 +222,45 @@ class Search:
         result, scored = found.result, found.scored
         if isinstance(result, Detection) and scored is not None:
             # Pictures first: a row in the journal is never scored again, so its pictures must be safe by then.
-            if self.gallery is not None and self.gallery.wants(result.anomaly_score):
+            if self.gallery is not None and self._wants_pictures(self.gallery, found.ref, result.anomaly_score):
                 self._picture(found)
             if self.options.maps:
                 self._write_map(found)
         self.journal.add(result)
 
+    def _wants_pictures(self, gallery: Gallery, ref: ImageRef, score: float) -> bool:
+        """Whether to make pictures now, which costs more than scoring a small image does.
+
+        Of an image that will probably be pushed out by others, they are made at the end if it was not: `_catch_up`.
+        """
+        if not gallery.wants(score) or not _is_file(ref):
+            return gallery.wants(score)
+        totals = self.journal.totals
+        return gallery.will_keep(score, (totals.scored + totals.rejected + 1) / self.total)
+
+    def _catch_up(self, gallery: Gallery) -> None:
+        """Make the pictures of images that ended higher than it had looked; what they are is read and scored again."""
+        scores = np.frombuffer(self.journal.totals.scores) if self.journal.totals.scores else np.empty(0)
+        if not scores.size or gallery.most < 1:
+            return
+        last = np.partition(scores, -min(gallery.most, scores.size))[-min(gallery.most, scores.size)]
+        missing = {
+            row["path"]: row["anomaly_score"]
+            for row in self.journal.rows()
+            if row["status"] == "scored" and row["anomaly_score"] >= last and not gallery.holds(row["path"])
+        }
+        highest = sorted(missing, key=lambda path: -missing[path])
+        refs = (ref for path in highest if gallery.wants(missing[path]) and _is_file(ref := ImageRef(path, Path(path))))
+        for found in self.scorer.find(refs, max_pixels=self.options.max_pixels):
+            # A file that has changed since then is no longer what the row is about.
+            if isinstance(found.result, Detection) and found.result.anomaly_score == missing[found.ref.path]:
+                self._picture(found)
+
     def _picture(self, found: Found) -> None:
         result, scored = found.result, found.scored
         if self.gallery is None or scored is None or not isinstance(result, Detection):
             return
-        original = self._display(scored.original, result.size)
+        original = as_displayed(scored.original, self.scorer.model.preparation, result.size, _PICTURE_SIDE)
         pictures = render_pictures(
             original,
             scored.reconstruction,
@@ -239,19 +269,6 @@ class Search:
             max_side=_PICTURE_SIDE,
         )
         self.gallery.add(result.path, result.anomaly_score, pictures)
-
-    def _display(self, pixels: NDArray[Any], size: tuple[int, int]) -> NDArray[np.uint8]:
-        """The image as the model saw it, brought back to its own aspect ratio, uint8."""
-        preparation = self.scorer.model.preparation
-        low, high = preparation.ranges[pixels.dtype.name]
-        shown = thumbnail(
-            Decoded(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels, size), 10_000, low=low, high=high
-        )
-        if preparation.fit != "stretch":
-            return shown
-        scale = _PICTURE_SIDE / max(size)
-        target = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
-        return np.asarray(Image.fromarray(shown).resize(target, Image.Resampling.BILINEAR))
 
     def _write_map(self, found: Found) -> None:
         result = found.result
@@ -279,6 +296,8 @@ class Search:
         if not complete:
             # Ctrl-C may have come between counting a row and writing it.
             self.journal.recount()
+        if self.gallery is not None:
+            self._catch_up(self.gallery)
 
         selection = self._selection(self.journal.totals.scores) if self.options.fdr is not None else None
         judge = self._judge(selection) if selection else None
@@ -367,6 +386,7 @@ class Search:
             card=model_card(self.scorer.model, info),
             notes=notes,
             complete=complete,
+            explanations=explain(shown, pictures, self.scorer.model.examples),
             recompute=f"oddment threshold {shlex.quote(str(self.model_path))} --threshold {{threshold}}",
         )
 
@@ -376,6 +396,8 @@ def _slim(row: dict[str, Any], pictures: Mapping[str, Any]) -> dict[str, Any]:
     slim = {name: row[name] for name in COLUMNS}
     if row["path"] not in pictures:
         slim["regions"] = []
+    if row["is_anomaly"] and row.get("parts"):
+        slim["parts"] = row["parts"]
     return slim
 
 
@@ -384,6 +406,11 @@ def _title(anomalies: int, scored: int) -> str:
         return "No image could be scored"
     what = "One image is" if anomalies == 1 else f"{anomalies:,} images are" if anomalies else "No image is"
     return f"{what} odd among {scored:,}"
+
+
+def _is_file(ref: ImageRef) -> bool:
+    """Whether the image can be read again under its name."""
+    return isinstance(ref.payload, Path) and str(ref.payload) == ref.path and ref.payload.is_file()
 
 
 def _map_name(path: str) -> str:

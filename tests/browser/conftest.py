@@ -45,13 +45,18 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def open_report(browser: Any) -> Iterator[Callable[..., Any]]:
-    """Open a report as a file in a fresh page; at the end fail on any console error or any request."""
+    """Open a report as a file in a fresh page; at the end fail on any console error or any request.
+
+    `script` runs before the page's own. What the page itself has made for a download is no request.
+    """
     troubles: list[str] = []
     contexts: list[Any] = []
 
-    def opened(path: Path, *, width: int = 1280, height: int = 800, **options: Any) -> Any:
+    def opened(path: Path, *, width: int = 1280, height: int = 800, script: str = "", **options: Any) -> Any:
         context = browser.new_context(viewport={"width": width, "height": height}, **options)
         contexts.append(context)
+        if script:
+            context.add_init_script(script)
         page = context.new_page()
         page.set_default_timeout(15_000)
         url = path.as_uri()
@@ -61,7 +66,7 @@ def open_report(browser: Any) -> Iterator[Callable[..., Any]]:
                 troubles.append(message.text)
 
         def requested(request: Any) -> None:
-            if request.url != url and not request.url.startswith("data:"):
+            if request.url != url and not request.url.startswith(("data:", "blob:")):
                 troubles.append(f"request: {request.url[:200]}")
 
         page.on("console", said)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from oddment.report import ReportData, write_report
+from oddment.report import Explanations, ReportData, write_report
 
 HOSTILE = [
     "a</script><script>document.title='owned'</script>.png",
@@ -200,6 +200,28 @@ def test_larger_view_toggles_boxes_and_heat_map(searched: Any, open_report: Any)
     assert page.get_attribute("#viewer-heat", "aria-pressed") == "false"
 
 
+def test_larger_view_shows_what_explains_an_anomaly(tmp_path: Path, make_report: Any, open_report: Any) -> None:
+    """The most similar normal images and the parts of the score stand beside an anomaly; a normal image has neither."""
+    data = make_report(6, n_odd=2)
+    first = data.rows[0]["path"]
+    webp = data.pictures[first].original
+    shown = Explanations(
+        examples=((HOSTILE[0], webp), ("folder/b.png", webp)),
+        similar={first: (1, 0)},
+        parts={first: {"mse": 3.25, "ssim": -0.5}},
+    )
+    write_report(tmp_path / "r.html", dataclasses.replace(data, explanations=shown))
+    page = open_report(tmp_path / "r.html")
+    page.locator("#items li .card").first.click()
+    names = page.eval_on_selector_all("#viewer-explained figcaption", "nodes => nodes.map((node) => node.textContent)")
+    assert names == ["b.png", HOSTILE[0].rpartition("/")[2]]
+    widths = page.eval_on_selector_all("#viewer-explained img", "nodes => nodes.map((node) => node.naturalWidth)")
+    assert all(width > 0 for width in widths)
+    assert page.inner_text("#viewer-explained .parts").split() == ["mse", "+3.25", "ssim", "−0.5"]
+    page.keyboard.press("End")
+    assert page.inner_text("#viewer-explained") == ""
+
+
 def test_pictures_decode(searched: Any, open_report: Any) -> None:
     """The pictures on the page are pictures: the browser knows their size."""
     page = open_report(searched[0])
@@ -248,7 +270,7 @@ def test_hostile_names_stay_text(tmp_path: Path, make_report: Any, open_report: 
         page.locator("#images").focus()
         page.evaluate(f"document.querySelector('#items').scrollIntoView(); scrollBy(0, {index} * 240)")
         _settle(page)
-        titles |= set(page.eval_on_selector_all("#items button", "nodes => nodes.map((node) => node.title)"))
+        titles |= set(page.eval_on_selector_all("#items li > button", "nodes => nodes.map((node) => node.title)"))
     assert HOSTILE[0] in titles
     assert HOSTILE[1] in titles
     assert "[U+202E]gnp.exe.png" in titles

@@ -10,7 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from oddment.cli import app
+from oddment.cli.app import app
 
 if TYPE_CHECKING:
     from collections.abc import Callable

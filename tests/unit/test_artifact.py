@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oddment import load
-from oddment.artifact import MEMBERS, read_model, write_atomically, write_model
+from oddment.artifact import MEMBERS, OPTIONAL, read_model, write_atomically, write_model
 from oddment.calibration import Calibration, ThresholdRule
 from oddment.errors import ModelFileError
 
@@ -47,7 +47,8 @@ def test_read_gives_what_was_written(tiny_model: Path, tmp_path: Path) -> None:
     write_model(copy, model)
     again = read_model(copy)
     assert copy.read_bytes() == tiny_model.read_bytes()
-    for name in ("graph", "weights", "preparation", "scoring_batch", "map_range", "info"):
+    assert len(again.examples) > 0
+    for name in ("graph", "weights", "preparation", "scoring_batch", "map_range", "info", "examples"):
         assert getattr(again, name) == getattr(model, name)
     for name in ("scores", "training_scores", "peaks"):
         assert np.array_equal(getattr(again.calibration, name), getattr(model.calibration, name))
@@ -56,10 +57,10 @@ def test_read_gives_what_was_written(tiny_model: Path, tmp_path: Path) -> None:
 
 
 def test_layout(tiny_model: Path) -> None:
-    """The members are the four that the format names, in order, stored without compression."""
+    """The members are those that the format names, in order, stored without compression."""
     with zipfile.ZipFile(tiny_model) as archive:
         entries = archive.infolist()
-    assert [entry.filename for entry in entries] == list(MEMBERS)
+    assert [entry.filename for entry in entries] == [*MEMBERS, *OPTIONAL]
     assert all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
 
 

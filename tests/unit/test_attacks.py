@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from oddment import load
-from oddment.artifact import MEMBERS, read_model
+from oddment.artifact import MEMBERS, OPTIONAL, read_model
 from oddment.errors import ModelFileError
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ REMEDY = re.compile(r"Copy it again|[Ff]it |Make one|upgrade Oddment|Name the")
 
 def members_of(model: Path) -> dict[str, bytes]:
     with zipfile.ZipFile(model) as archive:
-        return {name: archive.read(name) for name in MEMBERS}
+        return {name: archive.read(name) for name in (*MEMBERS, *OPTIONAL)}
 
 
 def pack(path: Path, entries: list[tuple[str, bytes]], *, compression: int = zipfile.ZIP_STORED) -> Path:
@@ -59,13 +60,13 @@ def forge(
         target: the file to write.
         change: changes the manifest in place.
         text: changes the manifest's JSON.
-        members: "graph", "weights" or "calibration", new bytes of a member.
+        members: "graph", "weights", "calibration" or "examples", new bytes of a member.
     """
     contents = members_of(model)
-    names = {"graph": "graph.onnx", "weights": "weights.safetensors", "calibration": "calibration.npy"}
+    names = {name.split(".")[0]: name for name in (*MEMBERS[1:], *OPTIONAL)}
     contents.update({names[key]: data for key, data in members.items()})
     manifest = json.loads(contents["manifest.json"])
-    manifest["sha256"] = {name: hashlib.sha256(contents[name]).hexdigest() for name in MEMBERS[1:]}
+    manifest["sha256"] = {name: hashlib.sha256(contents[name]).hexdigest() for name in (*MEMBERS[1:], *OPTIONAL)}
     if change:
         change(manifest)
     written = json.dumps(manifest)
@@ -612,6 +613,82 @@ def test_15_huge_batch(tiny_model: Path, tmp_path: Path) -> None:
         manifest["scoring_batch"] = 4096
 
     refused(forge(tiny_model, tmp_path / "m.oddment", change=change), "needs more than 2,147,483,648 numbers")
+
+
+# --- 16: examples
+
+
+def forge_examples(model: Path, target: Path, data: bytes) -> Path:
+    """A copy of a model file with other examples, and the hash that fits them."""
+    return forge(model, target, examples=data)
+
+
+def webp(width: int, height: int, **options: Any) -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (width, height)).save(stream, "WEBP", **options)
+    return stream.getvalue()
+
+
+def examples(names: object, pictures: list[bytes], ends: list[int] | None = None, **more: NDArray[Any]) -> bytes:
+    from safetensors.numpy import save
+
+    tensors = {
+        "names": np.frombuffer(json.dumps(names).encode(), np.uint8),
+        "ends": np.array(np.cumsum([len(data) for data in pictures]) if ends is None else ends, np.int64),
+        "pictures": np.frombuffer(b"".join(pictures), np.uint8),
+    }
+    return save(tensors | more)
+
+
+SMALL = webp(9, 9)
+
+
+def test_16_the_forged_examples_are_sound(tiny_model: Path, tmp_path: Path) -> None:
+    """16: a member made by hand is accepted where nothing is wrong with it."""
+    path = forge_examples(
+        tiny_model, tmp_path / "m.oddment", examples(["a", "b"], [SMALL, webp(128, 1, lossless=True)])
+    )
+    assert read_model(path).examples.names == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "examples.safetensors is damaged"),
+        (b"\xff" * 64, "examples.safetensors is damaged"),
+        (examples(["a"], [SMALL], more=np.zeros(1, np.uint8)), "holds other tensors"),
+        (examples({"a": 1}, [SMALL]), "no list of texts"),
+        (examples([1], [SMALL]), "no list of texts"),
+        (examples("a", [SMALL]), "no list of texts"),
+        (examples(["a", "b"], [SMALL]), "do not lie end to end"),
+        (examples(["a"], [SMALL], [len(SMALL) - 1]), "do not lie end to end"),
+        (examples(["a"], [SMALL], [2**60]), "do not lie end to end"),
+        (examples(["a", "b"], [SMALL], [-5, len(SMALL)]), "do not lie end to end"),
+        (examples(["a", "b"], [SMALL], [len(SMALL), 0]), "do not lie end to end"),
+        (examples(["a", "b"], [SMALL], [0, len(SMALL)]), "do not lie end to end"),
+        (examples(["x"] * 501, [SMALL] * 501), "more than 500"),
+        (examples(["a"], [SMALL + bytes(5_000_000)]), "larger than 4,194,304 bytes"),
+        (examples(["a"], [webp(129, 9)]), "no plain WebP"),
+        (examples(["a"], [webp(16_383, 16_383)]), "no plain WebP"),
+        (examples(["a"], [webp(9, 129, lossless=True)]), "no plain WebP"),
+        (examples(["a"], [webp(9, 9, exif=b"Exif\0\0x")]), "no plain WebP"),
+        (examples(["a"], [webp(9, 9, save_all=True, append_images=[Image.new("RGB", (9, 9), 9)])]), "no plain WebP"),
+        (examples(["a"], [b"<svg onload='alert(1)'>" + bytes(30)]), "no plain WebP"),
+        (examples(["a"], [SMALL[:-2]]), "no plain WebP"),
+    ],
+)
+def test_16_hostile_examples(tiny_model: Path, tmp_path: Path, data: bytes, reason: str) -> None:
+    """16: names that are no texts, pictures that overlap, are too many or too large or no plain WebP, are refused."""
+    refused(forge_examples(tiny_model, tmp_path / "m.oddment", data), reason)
+
+
+def test_16_altered_examples(tiny_model: Path, tmp_path: Path) -> None:
+    """16: examples without a hash, or other ones than the manifest's, are refused as any member."""
+    whole = members_of(tiny_model)
+    other = whole | {"examples.safetensors": examples(["a"], [SMALL])}
+    refused(pack(tmp_path / "a.oddment", list(other.items())), "its examples.safetensors was altered or damaged")
+    fewer = forge(tiny_model, tmp_path / "b.oddment", change=lambda m: m["sha256"].pop("examples.safetensors"))
+    refused(fewer, "SHA-256 for .* where it must")
 
 
 # --- anything else

@@ -315,6 +315,7 @@ PASSED_ON: dict[str, Any] = {
     "decay": 0.01,
     "loss": "bce",
     "score_mode": "bce",
+    "pool": "max",
     "early_stopping": False,
     "keep": "last",
     "precision": "float32",
@@ -322,6 +323,8 @@ PASSED_ON: dict[str, Any] = {
     "device": "cpu",
     "find_duplicates": False,
     "baseline_check": False,
+    "standardise_exposure": True,
+    "thumbnails": False,
 }
 
 
@@ -353,7 +356,7 @@ class TestSettings:
         missing = {field.name for field in fields(Settings)} - set(Detector().get_params()) - elsewhere
         assert not missing
 
-    @pytest.mark.parametrize("name", ["optimizer", "schedule", "loss", "score_mode", "keep", "precision"])
+    @pytest.mark.parametrize("name", ["optimizer", "schedule", "loss", "score_mode", "pool", "keep", "precision"])
     def test_wrong_names_are_refused_when_fitting(self, name: str, digits: NDArray[Any]) -> None:
         """As scikit-learn wants it, nothing is checked before `fit`, which says what would be right."""
         with pytest.raises(ParameterError, match=f"{name.removesuffix('_mode')} must be one of"):

@@ -1,5 +1,5 @@
-"""The command line: `oddment fit`, `find`, `threshold`, `inspect`, `demo`."""
+"""The command line: `oddment fit`, `find`, `threshold`, `inspect`, `demo` and others; `app` has them all."""
 
-from oddment.cli.app import app, main
+from oddment.cli._start import main
 
-__all__ = ["app", "main"]
+__all__ = ["main"]

@@ -24,10 +24,13 @@ from oddment.cli._shared import (
 from oddment.errors import DataError, MissingExtraError, ParameterError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from oddment.fitting import Fitted, Settings
     from oddment.progress import Progress
+    from oddment.reviewing import Exclusion
 
-__all__ = ["TargetFpr", "fit", "run_fit"]
+__all__ = ["MaxPixels", "TargetFpr", "fit", "parse_options", "run_fit"]
 
 _RULE = "Threshold (one of)"
 _TRAIN = "Training"
@@ -100,6 +103,20 @@ def fit(
         Literal["model", "mse", "bce"],
         typer.Option(help="The model's own, squared error or cross-entropy.", rich_help_panel=_TRAIN),
     ] = "model",
+    score: Annotated[
+        str,
+        typer.Option(
+            help="The model's own; mse, mae, bce, ssim or msgms of its reconstruction; or some added up: mse,ssim.",
+            rich_help_panel=_TRAIN,
+        ),
+    ] = "model",
+    pool: Annotated[
+        str,
+        typer.Option(
+            help="How the anomaly map becomes the score: the model's own way, mean, max, top=0.05 or quantile=0.99.",
+            rich_help_panel=_TRAIN,
+        ),
+    ] = "model",
     precision: Annotated[
         Literal["auto", "float32", "bfloat16"],
         typer.Option(help="Of training; auto: bfloat16 where the processor has units.", rich_help_panel=_TRAIN),
@@ -120,6 +137,22 @@ def fit(
         typer.Option(
             "--no-baseline-check",
             help="Do not try whether plain knn or pca do as well on synthetic defects.",
+            rich_help_panel=_TRAIN,
+        ),
+    ] = False,
+    no_thumbnails: Annotated[
+        bool,
+        typer.Option(
+            "--no-thumbnails",
+            help="Keep no small pictures of training images in the model file: for secret images.",
+            rich_help_panel=_READ,
+        ),
+    ] = False,
+    standardise_exposure: Annotated[
+        bool,
+        typer.Option(
+            "--standardise-exposure",
+            help="Bring each image to one mean and one contrast first: for light that changes.",
             rich_help_panel=_TRAIN,
         ),
     ] = False,
@@ -154,6 +187,18 @@ def fit(
             rich_help_panel=_READ,
         ),
     ] = None,
+    exclude: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Leave out the images that a review.csv, a results.csv or a list of paths says; repeatable.",
+            rich_help_panel=_READ,
+        ),
+    ] = None,
+    exclude_unsure: Annotated[
+        bool,
+        typer.Option("--exclude-unsure", help="Leave out all that --exclude marks unsure.", rich_help_panel=_READ),
+    ] = False,
     duplicates: Annotated[
         bool,
         typer.Option(
@@ -192,7 +237,7 @@ def fit(
         )
         settings = _settings(
             model=model,
-            options=_parse_options(option or []),
+            options=parse_options(option or []),
             size=parse_size(size),
             fit=fit_mode,
             channels={"auto": None, "gray": 1, "colour": 3}[channels],
@@ -204,6 +249,8 @@ def fit(
             schedule=schedule,
             decay=decay,
             loss=loss,
+            score=score,
+            pool=pool,
             precision=precision,
             hold_out=hold_out,
             budget=parse_seconds(budget),
@@ -213,12 +260,16 @@ def fit(
             strict=strict,
             find_duplicates=duplicates,
             baseline_check=not no_baseline_check,
+            standardise_exposure=standardise_exposure,
+            thumbnails=not no_thumbnails,
         )
         fitted = run_fit(
             normal,
             output,
             settings,
             groups=groups,
+            leave_out=exclude or (),
+            unsure=exclude_unsure,
             resume=resume,
             overwrite=overwrite,
             progress=Bars(quiet=quiet or as_json),
@@ -244,11 +295,24 @@ def run_fit(
     settings: Settings,
     *,
     groups: str | None = None,
+    leave_out: Sequence[Path] = (),
+    unsure: bool = False,
     resume: bool = False,
     overwrite: bool = False,
     progress: Progress,
 ) -> Fitted:
     """Fit, write the model file and return what came of it.
+
+    Args:
+        sources: files, folders, globs, archives, arrays.
+        output: the model file.
+        settings: what was asked for.
+        groups: a table or a pattern, as `read_groups` takes it.
+        leave_out: reviews, as `read_review` takes them: what they leave out is not trained on.
+        unsure: leave out what they mark unsure too.
+        resume: go on with an interrupted fit.
+        overwrite: throw it away.
+        progress: told of stages.
 
     Raises:
         DataError: if an interrupted fit lies beside `output` and neither resume nor overwrite was asked for.
@@ -269,6 +333,9 @@ def run_fit(
     if path.exists() and not (resume or overwrite):
         msg = f"{path} holds an interrupted fit. Add --resume to finish it, or --overwrite to begin anew."
         raise DataError(msg)
+    if unsure and not leave_out:
+        msg = "--exclude-unsure says which images of a review are left out: add --exclude review.csv."
+        raise ParameterError(msg)
     if overwrite:
         path.unlink(missing_ok=True)
     settings.check()
@@ -280,13 +347,16 @@ def run_fit(
             progress.say(f"--groups {groups}: {alone:,} of {len(paths):,} images belong to no group and stand alone.")
         return labels
 
-    exclude = [output, path]
+    exclude = [output, path, *leave_out]
+    exclusion = _excluded(sources, exclude, leave_out, unsure=unsure, progress=progress) if leave_out else None
+    gone = exclusion.images if exclusion else frozenset[str]()
     try:
         fitted = fit_images(
-            lambda: iter_images(sources, exclude=exclude),
-            count_images(sources, exclude=exclude),
+            lambda: (ref for ref in iter_images(sources, exclude=exclude) if ref.path not in gone),
+            exclusion.left if exclusion else count_images(sources, exclude=exclude),
             settings,
             groups=number if group_of else None,
+            exclusion=exclusion,
             checkpoint=lambda fingerprint: Checkpoint(path, fingerprint),
             resume=resume,
             progress=progress,
@@ -305,7 +375,20 @@ def run_fit(
     return fitted
 
 
-def _parse_options(given: list[str]) -> dict[str, Any]:
+def _excluded(
+    sources: list[str], exclude: Sequence[Path], reviews: Sequence[Path], *, unsure: bool, progress: Progress
+) -> Exclusion:
+    """Which images the reviews leave out; told as it is found."""
+    from oddment.images.files import image_names
+    from oddment.reviewing import leave_out
+
+    exclusion = leave_out(reviews, list(image_names(sources, exclude=exclude)), unsure=unsure)
+    for note in exclusion.notes:
+        progress.say(note)
+    return exclusion
+
+
+def parse_options(given: list[str]) -> dict[str, Any]:
     """`key=value` pairs; values are numbers, lists of numbers such as 32,64, or words such as full or conv-small."""
     options: dict[str, Any] = {}
     for text in given:
@@ -348,6 +431,8 @@ def _summary(fitted: Fitted, output: Path) -> None:
         soft_wrap=True,
     )
     out.print(f"Threshold {calibration.threshold:.6g}: {calibration.rule.describe()}.", soft_wrap=True)
+    if "excluded" in data:
+        out.print(f"{data['excluded']['images']:,} images were left out (--exclude).", soft_wrap=True)
     if fitted.duplicates:
         extra = sum(len(names) - 1 for names in fitted.duplicates)
         out.print(

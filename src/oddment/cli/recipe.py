@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from oddment.cli._shared import Bars, Debug, Json, Quiet, consoles, print_json, reporting
+from oddment.cli._together import Command, run_together
 from oddment.errors import MissingExtraError, ParameterError
 
 if TYPE_CHECKING:
@@ -79,6 +81,12 @@ def run(
     quick: Annotated[
         bool, typer.Option("--quick", help="Seconds, on the embedded sample: shows that everything runs.")
     ] = False,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            help="With --all: how many at a time, each with its share of the cores. [default: one a core]", min=1
+        ),
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -98,19 +106,51 @@ def run(
         if run_all == (name is not None) or (run_all and options):
             msg = "give the name of one recipe, and then its options; or --all and no option of a recipe."
             raise ParameterError(msg)
+        if name is None:
+            _run_all(output or Path("oddment-recipes"), jobs, seed, seeds, quick=quick, as_json=as_json, quiet=quiet)
+            return
         recipes = _recipes()
-        chosen = [recipes.get_recipe(item) for item in (recipes.recipe_names() if run_all else [name])]
-        base = output or Path("oddment-recipes")
-        outcomes = []
-        for recipe in chosen:
-            folder = base / recipe.name if run_all or output is None else base
-            bars = Bars(quiet=quiet or as_json)
-            outcome = recipes.run_recipe(recipe, folder, options, seed=seed, seeds=seeds, quick=quick, progress=bars)
-            outcomes.append(_outcome_dict(outcome, folder))
-            if not (quiet or as_json):
-                _print(outcome, folder)
+        recipe = recipes.get_recipe(name)
+        folder = output or Path("oddment-recipes") / name
+        bars = Bars(quiet=quiet or as_json)
+        outcome = recipes.run_recipe(recipe, folder, options, seed=seed, seeds=seeds, quick=quick, progress=bars)
         if as_json:
-            print_json({"runs": outcomes} if run_all else outcomes[0])
+            print_json(_outcome_dict(outcome, folder))
+        elif not quiet:
+            _print(outcome, folder)
+
+
+def _run_all(
+    base: Path, jobs: int | None, seed: int, seeds: int | None, *, quick: bool, as_json: bool, quiet: bool
+) -> None:
+    """Every recipe, in processes of their own: they are many short steps, which a second thread hardly helps."""
+    from oddment.processors import cores
+
+    recipes = _recipes()
+    out, _ = consoles()
+    words = ["--seed", str(seed), *(["--seeds", str(seeds)] if seeds is not None else [])]
+    words += [flag for flag, given in (("--quick", quick), ("--json", as_json), ("--quiet", quiet)) if given]
+    commands = [
+        Command(
+            name,
+            ("recipe", "run", name, "-o", str(base / name), *words),
+            recipe.minutes * (seeds or recipe.seeds),
+        )
+        for name, recipe in ((name, recipes.get_recipe(name)) for name in recipes.recipe_names())
+    ]
+    jobs = min(jobs or cores(), len(commands))
+    label = f"{len(commands)} recipes, {jobs} at a time" if jobs > 1 else f"{len(commands)} recipes"
+    bars = Bars(quiet=quiet or as_json)
+    printed: dict[str, str] = {}
+    for command, text in run_together(
+        commands, jobs=jobs, label=label, progress=bars, width=out.width if out.is_terminal else None
+    ):
+        printed[command.name] = text
+        if not as_json and text:
+            bars.say(f"{command.name}:")
+            out.print(text.rstrip(), soft_wrap=True, markup=False, highlight=False)
+    if as_json:
+        print_json({"runs": [json.loads(printed[command.name]) for command in commands]})
 
 
 def _recipes() -> ModuleType:

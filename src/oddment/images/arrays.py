@@ -62,6 +62,10 @@ class Stack:
         for missing in range(at, self.count):
             yield ImageRef(self._name_of(missing), lost)
 
+    def names(self) -> Iterator[str]:
+        """The paths of those references; nothing is read."""
+        return (self._name_of(index) for index in range(self.count))
+
     def _name_of(self, index: int) -> str:
         return f"{self.name}[{index}]" if self.is_stack else self.name
 

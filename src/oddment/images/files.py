@@ -37,7 +37,7 @@ from oddment.natural import sort_naturally
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-__all__ = ["MAX_MEMBER_BYTES", "ImageRef", "count_images", "iter_images"]
+__all__ = ["MAX_MEMBER_BYTES", "ImageRef", "count_images", "image_names", "iter_images"]
 
 _JUNK: Final = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
 _CONTAINERS: Final = {".zip": "zip", ".npz": "npz", ".npy": "npy", ".tar": "tar", ".tgz": "tar", ".tbz2": "tar"}
@@ -72,6 +72,16 @@ def count_images(sources: Sequence[str | Path], *, exclude: Sequence[str | Path]
     return sum(_size_of(found) for start in _checked(sources, walk) for found in walk.from_start(start))
 
 
+def image_names(sources: Sequence[str | Path], *, exclude: Sequence[str | Path] = ()) -> Iterator[str]:
+    """The paths of the references that `iter_images` gives for the same arguments, without opening any image.
+
+    Raises:
+        ParameterError: as `iter_images` does.
+    """
+    walk = _Walk(exclude, in_order=True)
+    return (name for start in _checked(sources, walk) for found in walk.from_start(start) for name in _names_in(found))
+
+
 def _references(walk: _Walk, starts: Iterable[_Start]) -> Iterator[ImageRef]:
     for start in starts:
         for found in walk.from_start(start):
@@ -92,6 +102,17 @@ def _size_of(found: _Found) -> int:
     if kind in _ARCHIVES:
         return sum(1 for _ in _ARCHIVES[kind](found.path, read=False))
     return sum(1 if isinstance(item, ImageRef) else item.count for item in array_stacks(kind, found.path))
+
+
+def _names_in(found: _Found) -> Iterator[str]:
+    kind = None if found.error else _container(found.path)
+    if kind is None:
+        yield printable(found.path)
+    elif kind in _ARCHIVES:
+        yield from (ref.path for ref in _ARCHIVES[kind](found.path, read=False))
+    else:
+        for item in array_stacks(kind, found.path):
+            yield from (item.path,) if isinstance(item, ImageRef) else item.names()
 
 
 def _container(path: str) -> str | None:

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Images", "as_refs", "is_paths"]
+    from oddment.images.prepare import Preparation
+
+__all__ = ["Images", "as_prepared", "as_refs", "is_paths"]
 
 Images = Any
 """An array (N, H, W[, C]) uint8, uint16 or float; a path; or a sequence of paths of files, folders, globs, archives."""
@@ -45,6 +47,23 @@ def as_refs(images: Images) -> Iterator[ImageRef]:
         if images and all(isinstance(item, ImageRef) for item in images):
             return iter(images)
     return _array_refs(np.asarray(images))
+
+
+def as_prepared(images: Images, preparation: Preparation) -> NDArray[Any] | None:
+    """Return the pictures (N, H, W, C) that preparing each image would give, where that changes nothing; else None.
+
+    That is so for arrays of the model's own size, channels and type, which then need no work image by image.
+    """
+    if not isinstance(images, np.ndarray) or images.ndim not in (3, 4) or not len(images):
+        return None
+    shape = (preparation.height, preparation.width, preparation.channels)
+    if images.shape[1:] != (shape if images.ndim == 4 else shape[:2]) or (images.ndim == 3 and shape[2] != 1):
+        return None
+    if images.dtype not in (np.uint8, np.uint16, np.float32) or images.dtype.name not in preparation.ranges:
+        return None
+    if images.dtype == np.float32 and not np.isfinite(images).all():
+        return None
+    return np.asarray(images).reshape(-1, *shape)
 
 
 def _array_refs(images: NDArray[Any]) -> Iterator[ImageRef]:

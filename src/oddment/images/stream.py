@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
+
+from oddment.processors import cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from oddment.images.files import ImageRef
 
-__all__ = ["in_order"]
+__all__ = ["ahead", "in_order"]
 
+S = TypeVar("S")
 T = TypeVar("T")
 # References a task: one future an image would cost more than a tiny image's decoding.
 CHUNK = 8
 
 
 def in_order(
-    refs: Iterable[ImageRef], work: Callable[[ImageRef], T], *, workers: int | None = None
+    refs: Iterable[ImageRef], work: Callable[[ImageRef], T], *, workers: int | None = None, waiting: int | None = None
 ) -> Iterator[tuple[ImageRef, T]]:
     """Yield (reference, work(reference)) in the order of `refs`, computed ahead in threads.
 
@@ -29,26 +31,36 @@ def in_order(
         refs: references to images; drawn from only as fast as results are taken.
         work: called in a worker thread; must not raise (return the error instead).
         workers: threads; all cores unless given.
+        waiting: results that may wait to be taken, about; a few a worker unless given.
     """
-    count = workers or os.cpu_count() or 1
+    count = workers or cores()
+    tasks = 2 * count + 1 if waiting is None else max(2 * count + 1, -(-waiting // CHUNK))
     source = iter(refs)
-    with ThreadPoolExecutor(count, thread_name_prefix="oddment-decode") as pool:
-        waiting: deque[Future[list[tuple[ImageRef, T]]]] = deque()
-
-        def refill() -> None:
-            while len(waiting) < 2 * count + 1 and (chunk := list(islice(source, CHUNK))):
-                waiting.append(pool.submit(_run, chunk, work))
-
-        try:
-            refill()
-            while waiting:
-                done = waiting.popleft().result()
-                refill()
-                yield from done
-        finally:
-            for future in waiting:
-                future.cancel()
+    chunks = iter(lambda: list(islice(source, CHUNK)), [])
+    for done in ahead(chunks, lambda chunk: [(ref, work(ref)) for ref in chunk], workers=count, waiting=tasks):
+        yield from done
 
 
-def _run(chunk: list[ImageRef], work: Callable[[ImageRef], T]) -> list[tuple[ImageRef, T]]:
-    return [(ref, work(ref)) for ref in chunk]
+def ahead(items: Iterable[S], work: Callable[[S], T], *, workers: int, waiting: int) -> Iterator[T]:
+    """Yield work(item) in the order of `items`, computed ahead in threads.
+
+    Args:
+        items: drawn from, in the caller's thread, only as fast as results are taken.
+        work: called in a worker thread; what it raises is raised here.
+        workers: threads.
+        waiting: items at most that are being worked on or wait to be taken.
+    """
+    source = iter(items)
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="oddment-ahead")
+    futures: deque[Future[T]] = deque()
+    try:
+        while True:
+            while len(futures) < waiting and (chosen := list(islice(source, 1))):
+                futures.append(pool.submit(work, chosen[0]))
+            if not futures:
+                return
+            yield futures.popleft().result()
+    finally:
+        for future in futures:
+            future.cancel()
+        pool.shutdown()

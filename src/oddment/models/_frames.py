@@ -15,10 +15,13 @@ from torch import Tensor
 
 from oddment.models._texture import luma
 
-__all__ = ["Light", "Rectangle", "frame_size", "light", "onto_canvas", "rectangle", "to_frame"]
+__all__ = ["Light", "Rectangle", "frame_size", "light", "local_contrast", "onto_canvas", "rectangle", "to_frame"]
 
 _FAINTEST = 0.005  # contrast below which a picture is not stretched further: a blank one stays blank
 _SPREAD = 0.18  # of a frame's values, about that of photographs
+
+
+_OVERALL_SHARE = 0.15  # of the contrast around that is the whole frame's: keeps even places from being all noise
 
 
 class Rectangle(NamedTuple):
@@ -51,6 +54,35 @@ def light(images: Tensor, mask: Tensor) -> Light:
     level = (luma(images) * mask).sum((2, 3), keepdim=True) / area
     variance = ((images - level).square().mean(1, keepdim=True) * mask).sum((2, 3), keepdim=True) / area
     return Light(level, variance.sqrt() + _FAINTEST)
+
+
+def local_contrast(frames: Tensor, reach: float) -> Tensor:
+    """Return frames (N, C, H, W) relative to mean and contrast of what lies around each pixel, clipped to 0..1.
+
+    Shade and gloss that change slowly over an object are gone; a texture looks alike wherever it lies.
+
+    Args:
+        frames: in any exposure.
+        reach: standard deviation, in pixels, of the Gaussian that says what lies around.
+
+    Source: divisive normalisation after Heeger, "Normalization of cell responses in cat striate cortex" (1992), eq. 2.
+    """
+    rows, columns = (_around(int(size), reach).to(frames.device) for size in frames.shape[2:])
+    frames = frames - frames.mean((1, 2, 3), keepdim=True)  # so that rounding is small beside what is left
+    detail = frames - rows @ frames @ columns.T
+    squares = detail.square().mean(1, keepdim=True)
+    overall = squares.mean((2, 3), keepdim=True).sqrt()
+    contrast = (rows @ squares @ columns.T).clamp_min(0).sqrt() + _OVERALL_SHARE * overall + _FAINTEST / 5
+    relative = detail / contrast
+    deviation = relative.square().mean((1, 2, 3), keepdim=True).sqrt() + _FAINTEST
+    return (relative / deviation * _SPREAD + 0.5).clamp(0, 1)
+
+
+def _around(size: int, reach: float) -> Tensor:
+    """Weights (size, size) of a Gaussian about each of so many pixels, summing to 1 over those that there are."""
+    place = torch.arange(size, dtype=torch.float32)
+    weights = (-(place[:, None] - place).square() / (2 * reach * reach)).exp()
+    return weights / weights.sum(1, keepdim=True)
 
 
 def rectangle(mask: Tensor) -> Rectangle:

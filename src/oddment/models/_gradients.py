@@ -90,6 +90,10 @@ class GradientFeatures(nn.Module):
         steep = (cells.clamp_min(0) + _FLOOR).pow(self.power).flatten(1)
         return steep / sum_rows(steep.square()).sqrt()
 
+    def errors(self, left: Tensor) -> Tensor:
+        """Return the squared error (N, cells) of each cell, for what is left over of features (N, width)."""
+        return left.square().view(-1, self.maps, self.grid[0] * self.grid[1]).sum(1)
+
     def spread(self, cells: Tensor, score: Tensor, mask: Tensor) -> Tensor:
         """Return a map (N, H, W) that shows where, 0 on padding, and whose mean over real pixels is the score.
 

@@ -2,13 +2,15 @@
 
 Each expert knows the features of normal pictures at one size and gives a map and a score. What an expert says of normal
 pictures that it was not fitted to sets its scale: the logarithm, in standard deviations. The picture's score is the sum
-over experts, and so is the map, both brought above 0 by a softplus; a usual normal picture has about 0.7.
+over experts, weighted, and so is the map, less half of its own mean; both are brought above 0 by a softplus; a usual
+normal picture has about 0.7.
 
 For people the model redraws a picture as the most similar normal one that it keeps, in the exposure of the given one.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -17,9 +19,10 @@ from torch import Tensor, nn
 
 from oddment.models._base import Autoencoder, Batch, Leftover
 from oddment.models._frames import Light, Rectangle, frame_size, light, onto_canvas, rectangle, to_frame
+from oddment.models._frontend import FrontEnd
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from oddment.models._base import Passes
     from oddment.models._patches import PatchMemory, WindowGaussian
@@ -36,8 +39,8 @@ _FEWEST_HELD = 8  # pictures that set the experts' scales; with fewer, the exper
 _FOLDS = 4
 _LEAST_SPREAD = 0.03  # of the logarithm of a score
 _TINY = 1e-6
+_OWN = 0.5  # share of a picture's own mean that is taken off its map
 _AT_ONCE = 16  # kept features that an expert looks at together
-_DESCRIBED_AT_ONCE = 1  # pictures; alone, what lies between two layers stays in the cache: 1.6 times as fast as eight
 
 
 class Described(NamedTuple):
@@ -50,6 +53,24 @@ class Described(NamedTuple):
 
     features: tuple[Tensor, ...]
     drawn: Tensor
+
+
+class _Describer(nn.Module):
+    """What is known of pictures, as a module by itself.
+
+    Args:
+        model: whose features they are.
+    """
+
+    def __init__(self, model: MemoryAutoencoder) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        """Return the pictures at a small size, exposed alike, then the features of each group of experts."""
+        where, lit = rectangle(mask), light(images, mask)
+        drawn = to_frame(lit.even(images), where, self.model.drawn_size)
+        return drawn, *self.model.describe(images, where, lit)
 
 
 class MemoryAutoencoder(Autoencoder):
@@ -91,8 +112,9 @@ class MemoryAutoencoder(Autoencoder):
             normal: passes over training and, where there are any, over validation pictures.
         """
         self.eval()
-        known = self._look(normal[0])
-        held = self._look(normal[1]) if len(normal) > 1 else None
+        front = FrontEnd(_Describer(self), self._example())
+        known = self._look(normal[0], front)
+        held = self._look(normal[1], front) if len(normal) > 1 else None
         if held is None or len(held.drawn) < _FEWEST_HELD or _shared(known, held):
             everything = known if held is None or _shared(known, held) else _joined([known, held])
             said = self._cross_fit(everything)
@@ -104,30 +126,37 @@ class MemoryAutoencoder(Autoencoder):
         self._fit(everything)
         self._keep_drawn(everything)
 
+    def _example(self) -> tuple[Tensor, Tensor]:
+        """Return a picture and its mask."""
+        height, width = self.shape.height, self.shape.width
+        return torch.zeros(1, self.shape.channels, height, width), torch.ones(1, 1, height, width)
+
     def _generator(self) -> torch.Generator:
         return torch.Generator().manual_seed(self.seed)
 
-    def _look(self, pictures: Passes) -> Described:
+    def _look(self, pictures: Passes, front: FrontEnd) -> Described:
         """Describe all pictures, or evenly chosen ones where they are many; features are kept as float16."""
         kept: list[Described] = []
-        step, seen = 1, 0
-        for batch in pictures():
-            for start in range(0, len(batch.images), _DESCRIBED_AT_ONCE):
-                if (seen := seen + 1) % step:
-                    continue
-                part = Batch(
-                    batch.images[start : start + _DESCRIBED_AT_ONCE], batch.mask[start : start + _DESCRIBED_AT_ONCE]
-                )
-                kept.append(self._described(part))
-                if sum(len(item.drawn) for item in kept) > _MOST_PICTURES:
-                    kept, step = kept[::2], 2 * step
-                    self.notes = (f"It looked at 1 in {step} of the normal pictures, evenly chosen.",)
-        return _joined(kept)
+        taken: deque[int] = deque()
+        step = 1
 
-    def _described(self, batch: Batch) -> Described:
-        where, lit = rectangle(batch.mask), light(batch.images, batch.mask)
-        features = tuple(found.half() for found in self.describe(batch.images, where, lit))
-        return Described(features, to_frame(lit.even(batch.images), where, self.drawn_size).half())
+        def singles() -> Iterator[tuple[Tensor, Tensor]]:
+            number = 0
+            for batch in pictures():
+                for image, mask in zip(torch.split(batch.images, 1), torch.split(batch.mask, 1), strict=True):
+                    if not number % step:
+                        taken.append(number)
+                        yield image, mask
+                    number += 1
+
+        for drawn, *features in front(singles()):
+            if taken.popleft() % step:
+                continue  # on its way when others were thinned out
+            kept.append(Described(tuple(found.half() for found in features), drawn.half()))
+            if len(kept) > _MOST_PICTURES:
+                kept, step = kept[::2], 2 * step
+                self.notes = (f"It looked at 1 in {step} of the normal pictures, evenly chosen.",)
+        return _joined(kept)
 
     def _fit(self, known: Described) -> None:
         generator = self._generator()
@@ -184,9 +213,13 @@ class MemoryAutoencoder(Autoencoder):
         for number, (expert, index) in enumerate(zip(self.experts, self.looks_at, strict=True)):
             found = expert(features[index])
             scale, map_scale = self.scales[number], self.map_scales[number]
-            score = score + ((expert.pool(found) + _TINY).log() - scale[0]) / scale[1]  # type: ignore[operator]
+            if expert.weight:
+                said = ((expert.pool(found) + _TINY).log() - scale[0]) / scale[1]  # type: ignore[operator]
+                score = score + expert.weight * said
             odd = ((found + _TINY).log() - map_scale[0]) / map_scale[1]
             total = total + F.interpolate(odd[:, None], size=size, mode="bilinear", align_corners=False)
+        # An object that is unfamiliar all over must not hide where it is oddest.
+        total = total - _OWN * total.mean((2, 3), keepdim=True)
         anomaly_map = onto_canvas(F.softplus(total), where, height, width)[:, 0]
         latent = self._latent(features[0], lit)
         picture = onto_canvas(self._redraw(latent), where, height, width)

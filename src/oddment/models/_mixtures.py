@@ -19,9 +19,10 @@ from torch import Tensor
 from oddment.models._base import Batch, sum_rows
 
 if TYPE_CHECKING:
+    from oddment.models._base import Passes
     from oddment.models._gradients import GradientFeatures
 
-__all__ = ["POWERS", "choose_power", "principal", "squared_distances"]
+__all__ = ["POWERS", "choose_power", "closeness", "principal", "squared_distances", "thinned"]
 
 POWERS = (0.35, 0.5, 0.7)
 _USUAL_POWER = 0.5
@@ -65,11 +66,26 @@ def principal(features: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return centre, (directions * largest.sign()).float().contiguous()
 
 
+def closeness(codes: Tensor, rows: Tensor) -> Tensor:
+    """Return (N, n), larger for nearer rows: half of the code's squared length less their squared distance."""
+    # Half the squares go in as a bias, so that the rows are multiplied as they lie.
+    return torch.nn.functional.linear(codes, rows, rows.square().sum(1) * -0.5)
+
+
 def squared_distances(codes: Tensor, rows: Tensor) -> Tensor:
     """Return (N, n), 0 where rounding would make it negative."""
-    # Half the squares go in as a bias, so that the rows are multiplied as they lie.
-    inner = torch.nn.functional.linear(codes, rows, rows.square().sum(1) * -0.5)
-    return (sum_rows(codes.square()) - 2 * inner).clamp_min(0)
+    return (sum_rows(codes.square()) - 2 * closeness(codes, rows)).clamp_min(0)
+
+
+def thinned(pictures: Passes, count: int, most: int) -> Batch:
+    """Return at most `most` of the `count` pictures of a pass, evenly spread, padding 0."""
+    step, start, images, masks = -(-count // most), 0, [], []
+    for batch in pictures():
+        chosen = slice(-start % step, None, step)
+        images.append((batch.images * batch.mask)[chosen])
+        masks.append(batch.mask[chosen])
+        start += len(batch.images)
+    return Batch(torch.cat(images), torch.cat(masks))
 
 
 def _mix(held: Batch, known: Batch, seed: int) -> list[Batch]:

@@ -35,6 +35,7 @@ _WINDOWS = 20_000  # that the covariance is fitted to at most
 # less. Chosen on five splits of magnetic tiles, by their test AUROC: all of them .845, these .855.
 _TRAILING = 0.5
 _AT_ONCE = 16
+_TINY = 1e-6
 
 
 def _channels(features: Tensor) -> tuple[Tensor, Tensor]:
@@ -52,13 +53,15 @@ class _Known(nn.Module):
 
     Args:
         width: channels of the features.
+        weight: what the expert counts in a picture's score; 0 for one that is asked for its map alone.
     """
 
     centre: Tensor
     spread: Tensor
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, weight: float = 1.0) -> None:
         super().__init__()
+        self.weight = weight
         self.register_buffer("centre", torch.zeros(width))
         self.register_buffer("spread", torch.ones(width))
 
@@ -82,13 +85,14 @@ class PatchMemory(_Known):
         width: channels of the features.
         size: normal features that are kept.
         neighbours: of them, that reconstruct.
+        weight: see `_Known`.
     """
 
     bank: Tensor
     offset: Tensor
 
-    def __init__(self, width: int, size: int, neighbours: int) -> None:
-        super().__init__(width)
+    def __init__(self, width: int, size: int, neighbours: int, weight: float = 1.0) -> None:
+        super().__init__(width, weight)
         self.size, self.neighbours = size, neighbours
         self._remember(torch.zeros(1, width))
 
@@ -155,14 +159,19 @@ class WindowGaussian(_Known):
         width: channels of the features.
         grid: rows and columns of the features.
         share: of the grid's rows and columns that a window covers.
+        own: how much of what all windows of a picture have in common is taken off its score, from 0 to 1.
+        weight: see `_Known`.
     """
 
     usual: Tensor
     deviation: Tensor
     whitening: Tensor
 
-    def __init__(self, width: int, grid: tuple[int, int], share: float = 0.5) -> None:
-        super().__init__(width)
+    def __init__(
+        self, width: int, grid: tuple[int, int], share: float = 0.5, *, own: float = 0.5, weight: float = 1.0
+    ) -> None:
+        super().__init__(width, weight)
+        self.own = own
         self.window = (max(1, round(grid[0] * share)), max(1, round(grid[1] * share)))
         self.register_buffer("usual", torch.zeros(2 * width))
         self.register_buffer("deviation", torch.ones(2 * width))
@@ -181,7 +190,7 @@ class WindowGaussian(_Known):
         from sklearn.covariance import ledoit_wolf  # half a second, paid only by training
 
         super().fit(features, generator)
-        rows = torch.cat(list(self._windows(features)))
+        rows = torch.cat(list(self._windows(features, generator)))
         rows = rows[torch.randperm(len(rows), generator=generator)[:_WINDOWS]].double()
         self.usual = rows.mean(0).float()
         self.deviation = rows.std(0, unbiased=False).clamp_min(_LEAST_SPREAD).float()
@@ -190,12 +199,14 @@ class WindowGaussian(_Known):
         kept = len(self.whitening)
         self.whitening = (directions[:, :kept] / values[:kept].clamp_min(1e-9).sqrt()).T.float().contiguous()
 
-    def _windows(self, features: Tensor) -> Iterator[Tensor]:
-        """Yield statistics (M, 2D) of windows, a quarter of the grid apart."""
+    def _windows(self, features: Tensor, generator: torch.Generator) -> Iterator[Tensor]:
+        """Yield statistics (M, 2D) of windows that overlap by half; of each picture no more than are wanted."""
         step = [max(1, length // 2) for length in self.window]
+        each = -(-_WINDOWS // len(features))
         for part in torch.split(features, _AT_ONCE):
-            found = self._statistics(part.float())[:, :, :: step[0], :: step[1]]
-            yield found.permute(0, 2, 3, 1).reshape(-1, found.shape[1])
+            found = self._statistics(part.float())[:, :, :: step[0], :: step[1]].flatten(2)
+            chosen = torch.randperm(found.shape[2], generator=generator)[:each]
+            yield found[:, :, chosen].transpose(1, 2).flatten(0, 1)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the mean squared Mahalanobis distance (N, r, c) of the windows of features (N, D, h, w)."""
@@ -203,5 +214,9 @@ class WindowGaussian(_Known):
         return F.conv2d(found, self.whitening[:, :, None, None]).square().mean(1)
 
     def pool(self, anomaly_map: Tensor) -> Tensor:
-        """Return the largest distance (N,) of a map (N, r, c)."""
-        return anomaly_map.amax((1, 2))
+        """Return the largest distance over a power of the mean (N,) of a map (N, r, c).
+
+        What all windows of a picture have in common is an unfamiliar object more often than a defect; in the logarithm
+        a part of it is taken off.
+        """
+        return anomaly_map.amax((1, 2)) / (anomaly_map.mean((1, 2)) + _TINY) ** self.own

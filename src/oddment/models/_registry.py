@@ -52,6 +52,8 @@ class ModelSpec:
         steps: gradient steps that a full training takes, spread over the epochs.
         epochs: least and most epochs, whatever the number of images.
         scoring_batch: pictures scored at once; part of the model, since it fixes the order of the additions.
+        draws: whether its score looks at the pixels of its reconstruction. Where not, the reconstruction is a drawing
+            for people, and scores of pixels by name are refused.
         gains_from_bfloat16: whether it was measured to train faster in bfloat16, to the same validation loss.
     """
 
@@ -69,6 +71,7 @@ class ModelSpec:
     steps: int = 4000
     epochs: tuple[int, int] = (4, 200)
     scoring_batch: int = 32
+    draws: bool = True
     gains_from_bfloat16: bool = False
 
 

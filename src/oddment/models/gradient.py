@@ -193,6 +193,7 @@ register(
         batch_size=128,
         steps=1200,
         epochs=(4, 200),
+        draws=False,
         scoring_batch=64,
     )
 )

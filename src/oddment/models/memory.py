@@ -1,19 +1,20 @@
 """A memory of normal pictures in gradient features: how far a picture is from them, and from the planes they lie on.
 
-Three measures, each a logarithm, standardised on held-out normal pictures and added:
+Three measures, each a logarithm, standardised on held-out normal pictures and added, the first with twice the weight:
 
-- nearest: the mean squared distance to the k nearest normal pictures;
-- scaled: the same, divided by the square root of how far apart those lie from their own nearest;
+- nearest: the mean squared distance to the k nearest normal pictures, relative to a power of how far apart those lie
+  from their own nearest: up to the square root where strong gradients decide, not at all where weak ones count;
 - planes: what is left over when each of the three nearest reconstructs it with its own neighbours, by ridge regression.
   They are the neighbours of a normal picture and not of the one that is scored, so that a picture between two kinds
-  (a nine between a four and a seven) is not explained by a mixture of both.
+  (a nine between a four and a seven) is not explained by a mixture of both;
+- unlikely: how unlikely the picture is under a mixture of Gaussians, see `_gaussians`.
 
 Source: k nearest after Ramaswamy, Rastogi and Shim, "Efficient algorithms for mining outliers from large data sets"
 (2000); local scales after Zelnik-Manor and Perona, "Self-tuning spectral clustering" (2004), section 2; reconstruction
 from neighbours after Roweis and Saul, "Nonlinear dimensionality reduction by locally linear embedding" (2000), and
 Vincent and Bengio, "K-local hyperplane and convex distance nearest neighbor algorithms" (2001), section 3; conjugate
 gradients after Hestenes and Stiefel (1952).
-Differs in the half exponent of the local scale, and in planes that are centred on the neighbours' mean.
+Differs in the exponent of the local scale, and in planes that are centred on the neighbours' mean.
 """
 
 from __future__ import annotations
@@ -25,14 +26,18 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name that everyone gives it
 from torch import Tensor
 
+from oddment.models import _gaussians
 from oddment.models._base import Autoencoder, Batch, Leftover, Passes, sum_rows
 from oddment.models._baseline import check_options
+from oddment.models._gaussians import Gaussians, fit_gaussians, judge
 from oddment.models._gradients import GradientFeatures, fit_pixels
-from oddment.models._mixtures import choose_power, principal, squared_distances
+from oddment.models._mixtures import POWERS, choose_power, closeness, principal, squared_distances, thinned
 from oddment.models._registry import ModelSpec, Shape, register
 
 __all__ = ["GradientMemory"]
 
+_WEIGHTS = (2.0, 1.0, 1.0)  # of nearest, planes and unlikely, each in its own standard deviations
+_MOST_SCALED = 0.5  # exponent of the local scale at the largest power of the gradients; 0 at the least
 _SCALE_NEIGHBOURS = 10  # that say how crowded a normal picture lies
 _RIDGE = 0.1  # in squared lengths of features, whose whole length is 1
 # The system has 32 unknowns and a condition number of about ten: eight steps leave a ten-thousandth of the residual.
@@ -63,6 +68,10 @@ class GradientMemory(Autoencoder):
     bank: Tensor
     scale: Tensor
     around: Tensor
+    means: Tensor
+    axes: Tensor
+    variances: Tensor
+    constants: Tensor
     usual: Tensor
     spread: Tensor
     canvas: Tensor
@@ -92,8 +101,13 @@ class GradientMemory(Autoencoder):
             "canvas": torch.full((1, shape.pixels), 0.5),
             "strokes": torch.zeros(shape.pixels, min(n_components, width)),
         }
-        for name, tensor in start.items():
+        for name, tensor in (start | _gaussians.empty(min(n_components, width))._asdict()).items():
             self.register_buffer(name, tensor)
+
+    @property
+    def gaussians(self) -> Gaussians:
+        """The mixture that says how unlikely a code is."""
+        return Gaussians(self.means, self.axes, self.variances, self.constants)
 
     # --- from pictures to codes and back
 
@@ -115,8 +129,8 @@ class GradientMemory(Autoencoder):
         """Remember pictures of the first pass, standardise on those of the last, then remember those as well."""
         self.eval()
         count = sum(len(batch.images) for batch in normal[0]())
-        known = _thinned(normal[0], count, _TRIED)
-        held = _thinned(normal[-1], sum(len(batch.images) for batch in normal[-1]()), _HELD_OUT)
+        known = thinned(normal[0], count, _TRIED)
+        held = thinned(normal[-1], sum(len(batch.images) for batch in normal[-1]()), _HELD_OUT)
         if not self.given_power:
             chosen = choose_power(self.gradients, known, held, self.seed) if len(normal) > 1 else 0.5
             self.gradients.power.fill_(chosen)
@@ -158,7 +172,9 @@ class GradientMemory(Autoencoder):
         return torch.cat(features)
 
     def _remember(self, codes: Tensor) -> None:
-        """Keep the codes, how crowded each lies, and which others lie around it."""
+        """Keep the codes, how crowded each lies, which others lie around it, and where they lie thick."""
+        for name, tensor in fit_gaussians(codes, self.seed)._asdict().items():
+            setattr(self, name, tensor)
         self.bank = codes.half()
         rows = self.bank.float()
         count = min(self.neighbours, len(rows) - 1)
@@ -179,24 +195,28 @@ class GradientMemory(Autoencoder):
     # --- scoring
 
     def _measure(self, codes: Tensor, *, alone: bool = False) -> tuple[Tensor, Tensor]:
-        """Return the measures (N, 3) and the reconstruction of the codes (N, n_components).
+        """Return the measures (N, 3), ordered as `_WEIGHTS` is, and the reconstruction (N, n_components) of the codes.
 
         Args:
             codes: (N, n_components).
             alone: leave out a picture of the memory that is the same: it is that picture itself.
         """
         rows = self.bank.float()
-        squared = squared_distances(codes, rows)
+        # Distances are made of the few that are found: of all of them, they would take a sixth of the time.
+        close, length = closeness(codes, rows), sum_rows(codes.square())
         if alone and len(rows) > 1:
-            nearest = squared.min(1, keepdim=True)
-            same = nearest.values < _SAME
-            squared = squared.scatter(1, nearest.indices, torch.where(same, torch.inf, nearest.values))
-        found = squared.topk(min(self.k, len(rows)), dim=1, largest=False)
-        near, index = _mean(found.values), found.indices
+            nearest = close.max(1, keepdim=True)
+            same = length - 2 * nearest.values < _SAME
+            close = close.scatter(1, nearest.indices, torch.where(same, -torch.inf, nearest.values))
+        found = close.topk(min(self.k, len(rows)), dim=1)
+        near, index = _mean((length - 2 * found.values).clamp_min(0)), found.indices
         few = index[:, :_PLANES]
         planes, rebuilt = _left_over(codes[:, None].expand(-1, few.shape[1], -1), rows[self.around[few].long()])
-        measures = [near, near * _mean(self.scale[index]).rsqrt(), _mean(planes)]
-        return torch.stack([(value + _TINY).log() for value in measures], 1), rebuilt.mean(1)
+        least, *_, largest = POWERS
+        sharper = ((self.gradients.power - least) / (largest - least)).clamp(0, 1) * _MOST_SCALED
+        scaled = (near + _TINY).log() - sharper * _mean(self.scale[index]).log()
+        measures = [scaled, (_mean(planes) + _TINY).log(), (judge(codes, self.gaussians)[0] + 1).log()]
+        return torch.stack(measures, 1), rebuilt.mean(1)
 
     def leftover(self, batch: Batch) -> Leftover:
         """Return map, reconstruction and latent.
@@ -207,12 +227,11 @@ class GradientMemory(Autoencoder):
         features = self._features(batch)
         code = self._code(features)
         measures, rebuilt = self._measure(code)
-        weight = 1 / self.spread
+        weight = torch.tensor(_WEIGHTS, device=code.device) / self.spread
         score = (sum_rows((measures - self.usual) * weight)[:, 0] / weight.sum()).exp()
         left = features - self.centre - F.linear(rebuilt, self.basis.T)
-        rows, columns = self.gradients.grid
-        cells = left.square().view(-1, self.gradients.maps, rows * columns).sum(1)
-        return Leftover(self.gradients.spread(cells, score, batch.mask), self.decode(rebuilt), code)
+        anomaly_map = self.gradients.spread(self.gradients.errors(left), score, batch.mask)
+        return Leftover(anomaly_map, self.decode(rebuilt), code)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:  # noqa: ANN401
         """Take buffers of any length: how many pictures there are is known only after fitting."""
@@ -220,17 +239,6 @@ class GradientMemory(Autoencoder):
             if prefix + name in state_dict:
                 setattr(self, name, torch.empty_like(state_dict[prefix + name]))
         super()._load_from_state_dict(state_dict, prefix, *rest)
-
-
-def _thinned(pictures: Passes, count: int, most: int) -> Batch:
-    """Return at most `most` of the `count` pictures of a pass, evenly spread, padding 0."""
-    step, start, images, masks = -(-count // most), 0, [], []
-    for batch in pictures():
-        chosen = slice(-start % step, None, step)
-        images.append((batch.images * batch.mask)[chosen])
-        masks.append(batch.mask[chosen])
-        start += len(batch.images)
-    return Batch(torch.cat(images), torch.cat(masks))
 
 
 def _mean(values: Tensor) -> Tensor:
@@ -276,6 +284,7 @@ register(
         trains=False,
         side=64,
         options={"references": 20_000, "n_components": 128, "k": 5, "neighbours": 32, "power": 0.0},
+        draws=False,
         scoring_batch=64,
     )
 )

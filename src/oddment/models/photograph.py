@@ -289,6 +289,7 @@ register(
         learning_rate=3e-3,
         batch_size=32,
         steps=600,
+        draws=False,
         scoring_batch=8,
     )
 )

@@ -177,6 +177,7 @@ class Recipe:
         seeds: how many seeds a full run takes.
         experiment: runs once.
         claims: judges all runs.
+        minutes: of one core, for one full-size seed; roughly.
     """
 
     name: str
@@ -189,6 +190,7 @@ class Recipe:
     experiment: Callable[[Call], Run]
     claims: Callable[[Sequence[Run], Mapping[str, Any]], Iterator[Claim]]
     seeds: int = 3
+    minutes: float
 
     def settle(self, given: Mapping[str, object], *, quick: bool) -> dict[str, Any]:
         """Return every option's value: what was given, else the default.

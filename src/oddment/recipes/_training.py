@@ -118,7 +118,8 @@ def _with_weights(fitted: Fitted, settings: Settings, weights: Weights) -> Score
     shape = Shape(*fitted.model.shape)
     autoencoder = build(settings.model, shape, settings.options)
     autoencoder.load_state_dict(weights)
-    return Scorer(replace(fitted.model, graph=export(ScoringGraph(autoencoder.eval(), shape, settings.score))))
+    graph = ScoringGraph(autoencoder.eval(), shape, settings.score, settings.pool)
+    return Scorer(replace(fitted.model, graph=export(graph)))
 
 
 def parameters_of(model: str, shape: tuple[int, int, int], options: dict[str, Any] | None = None) -> tuple[int, int]:

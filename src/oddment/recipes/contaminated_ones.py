@@ -250,6 +250,7 @@ RECIPE = register(
             Option("batch-size", 32, "images a step", least=1),
         ),
         quick={"epochs": 3, "quantile": 0.99},
+        minutes=3.3,
         experiment=experiment,
         claims=claims,
     )

@@ -294,6 +294,7 @@ RECIPE = register(
             Option("data", "", "folder with labels.csv and images; found when empty, else look-alikes are generated"),
         ),
         quick={"anomalies": 4, "normals": 36, "size": 64, "epochs": 2, "batch-size": 8},
+        minutes=3.4,
         experiment=experiment,
         claims=claims,
         seeds=1,

@@ -241,6 +241,7 @@ RECIPE = register(
             Option("per-class", 100, "test images of each class", least=1),
         ),
         quick={"epochs": 4, "per-class": 40},
+        minutes=2.5,
         experiment=experiment,
         claims=claims,
     )

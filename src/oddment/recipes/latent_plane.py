@@ -225,6 +225,7 @@ RECIPE = register(
             Option("score", "mse", "mse or rmse", ("mse", "rmse")),
         ),
         quick={"epochs": 3, "test-images": 50},
+        minutes=0.8,
         experiment=experiment,
         claims=claims,
     )

@@ -259,6 +259,7 @@ RECIPE = register(
             Option("picture", "result.png", "the result picture, within OUT"),
         ),
         quick={"epochs": 2},
+        minutes=9.7,
         experiment=experiment,
         claims=claims,
         seeds=1,

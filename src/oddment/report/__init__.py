@@ -1,7 +1,17 @@
 """One self-contained HTML page for one search, and the small pictures on it. Needs NumPy, Pillow and Jinja2 only."""
 
+from oddment.report.explain import Explanations, explain
 from oddment.report.gallery import Gallery
 from oddment.report.html import ReportData, write_report
 from oddment.report.pictures import Pictures, render_heat_map, render_pictures
 
-__all__ = ["Gallery", "Pictures", "ReportData", "render_heat_map", "render_pictures", "write_report"]
+__all__ = [
+    "Explanations",
+    "Gallery",
+    "Pictures",
+    "ReportData",
+    "explain",
+    "render_heat_map",
+    "render_pictures",
+    "write_report",
+]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from bisect import insort
+from bisect import bisect, insort
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from oddment.errors import ParameterError
@@ -20,6 +21,7 @@ __all__ = ["Gallery"]
 
 _SAMPLE_SHARE = 10  # the sample may use one tenth of the budget
 _COMPACT_BEYOND = 4  # times the budget
+_SLACK = 1.5  # how far beyond the room an image's expected rank may lie for its pictures to be made at once
 
 
 class _Shelf:
@@ -39,6 +41,14 @@ class _Shelf:
 
     def wants(self, key: float) -> bool:
         return self.floor is None or key < self.floor
+
+    def will_keep(self, key: float, seen: float) -> bool:
+        if self._count is None or not self.wants(key):
+            return self.wants(key)
+        # Once something had to go, what is there is what there is room for.
+        room = self._count if self.floor is None else min(self._count, len(self.entries))
+        rank = bisect(self.entries, key, key=itemgetter(0)) + 1
+        return rank / seen <= _SLACK * room
 
     def add(self, key: float, entry: Entry) -> None:
         if not self.wants(key):
@@ -96,6 +106,7 @@ class Gallery:
         if min(budget, most, typical) < 0:
             raise ParameterError(f"budget, most and typical must be 0 or more; got {budget}, {most} and {typical}.")
         self._budget = budget
+        self._most = most
         self._seed = seed
         self._journal = journal
         self._journal_size = 0
@@ -107,6 +118,26 @@ class Gallery:
     def wants(self, anomaly_score: float) -> bool:
         """Whether pictures of an image with this score may be kept: ask before rendering them."""
         return self._ranking.wants(-anomaly_score) or self._wants_in_sample(anomaly_score)
+
+    def will_keep(self, anomaly_score: float, seen: float) -> bool:
+        """Whether pictures of an image with this score will probably still be kept when all images have been seen.
+
+        Among images that come in no particular order, one that ranks 10th in the first hundredth ends near rank 1,000.
+
+        Args:
+            anomaly_score: its score.
+            seen: the share of all images that have been seen, in (0, 1].
+        """
+        return self._ranking.will_keep(-anomaly_score, seen) or self._wants_in_sample(anomaly_score)
+
+    def holds(self, path: str) -> bool:
+        """Whether pictures of an image are kept."""
+        return self._holds(path)
+
+    @property
+    def most(self) -> int:
+        """Images that the ranking keeps at most."""
+        return self._most
 
     def add(self, path: str, anomaly_score: float, pictures: Pictures) -> None:
         """Take in an image's pictures; those that no longer fit go. A path that is kept already is ignored.

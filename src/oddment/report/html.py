@@ -7,7 +7,7 @@ import hashlib
 import math
 import os
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from oddment.report.explain import Explanations
 from oddment.report.payload import build_payload, pack_pictures, to_script_json
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from oddment.report.page import Section
     from oddment.report.pictures import Pictures
 
 __all__ = ["ReportData", "write_report"]
@@ -55,6 +57,10 @@ class ReportData:
         complete: False when the search was interrupted.
         recompute: the command that makes another threshold permanent; `{threshold}` stands for its value.
         fdr: the false-discovery rate, if the anomalies were selected from the whole batch by one.
+        explanations: of some of the rows, for the larger view.
+        audit: the images were judged by models fitted to themselves; `calibration_scores` are then expected ones.
+        estimated: the rate `fdr` is an estimate and no promise.
+        sections: tables of what else was found.
     """
 
     title: str
@@ -76,6 +82,10 @@ class ReportData:
     complete: bool = True
     recompute: str = "oddment threshold MODEL.oddment --threshold {threshold}"
     fdr: float | None = None
+    explanations: Explanations = field(default_factory=Explanations)
+    audit: bool = False
+    estimated: bool = False
+    sections: Sequence[Section] = ()
 
 
 def write_report(path: Path, data: ReportData) -> None:
@@ -107,8 +117,8 @@ def _render(data: ReportData) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(count=_count, significant=_significant, percent=_percent, bound=_bound)
     scored = [row for row in data.rows if row["status"] == "scored"]
-    kept, picture_text = pack_pictures(scored, data.pictures)
-    style, script = _asset("report.css"), _asset("report.js")
+    kept, picture_text = pack_pictures(scored, data.pictures, beside=data.explanations.nbytes)
+    style, script = _asset("report.css"), _asset("review.js") + _asset("report.js")
     return environment.from_string(_asset("report.html.j2")).render(
         data=data,
         created=_date(data.created),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import math
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,7 @@ def build_payload(
     calibration = np.sort(np.asarray(data.calibration_scores, dtype=np.float64))
     others = np.sort(np.asarray(data.other_scores, dtype=np.float64))
     return {
+        "key": _key(data, scored),
         "scored": _scored_columns(scored, [index for index, _ in kept]),
         "rejected": [
             [str(row["path"]), str(row["reason"] or ""), row["size"]]
@@ -62,17 +64,25 @@ def build_payload(
         "threshold": _pack([data.threshold], "<f8"),
         "targetFpr": data.target_fpr,
         "fdr": data.fdr,
+        "audit": data.audit,
         "recompute": data.recompute,
+        "explained": data.explanations.payload(scored),
     }
 
 
 def pack_pictures(
-    scored: Sequence[Mapping[str, Any]], pictures: Mapping[str, Pictures]
+    scored: Sequence[Mapping[str, Any]], pictures: Mapping[str, Pictures], *, beside: int = 0
 ) -> tuple[list[tuple[int, Pictures]], str]:
-    """The pictures that go into the page with their row's index, highest rank first, and their base64 end to end."""
+    """The pictures that go into the page with their row's index, highest rank first, and their base64 end to end.
+
+    Args:
+        scored: the scored rows, ranked.
+        pictures: by path.
+        beside: bytes of other pictures that go into the page.
+    """
     kept: list[tuple[int, Pictures]] = []
     texts: list[str] = []
-    nbytes = 0
+    nbytes = beside
     for index, row in enumerate(scored):
         item = pictures.get(row["path"])
         if item is None or nbytes + item.nbytes > _MAX_PICTURE_BYTES:
@@ -89,6 +99,13 @@ def to_script_json(payload: Mapping[str, Any]) -> str:
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
+def _key(data: ReportData, scored: Sequence[Mapping[str, Any]]) -> str:
+    """What the browser keeps the reader's marks under: the same for the same results, whenever the page was made."""
+    listed = [[str(row["path"]), row["anomaly_score"]] for row in scored]
+    about = json.dumps([data.model_name, repr(data.threshold), data.n_scored, listed])
+    return f"oddment.review.{hashlib.sha256(about.encode()).hexdigest()[:32]}"
+
+
 def _scored_columns(scored: Sequence[Mapping[str, Any]], pictured: Sequence[int]) -> dict[str, Any]:
     return {
         "names": [str(row["path"]) for row in scored],
@@ -96,6 +113,11 @@ def _scored_columns(scored: Sequence[Mapping[str, Any]], pictured: Sequence[int]
         "pValues": _pack([_number(row["p_value"]) for row in scored], "<f8"),
         "ranks": _pack([row["rank"] or place for place, row in enumerate(scored, 1)], "<u4"),
         "sizes": _pack([side for row in scored for side in (row["size"] or (0, 0))], "<u4"),
+        # The report's own selection, whatever threshold is tried on the page.
+        "selected": _pack([bool(row["is_anomaly"]) for row in scored], "|u1"),
+        "hashes": [str(row.get("sha256") or "") for row in scored]
+        if any(row.get("sha256") for row in scored)
+        else None,
         "nRegions": _pack([len(row["regions"]) for row in scored], "<u4"),
         "regions": {
             str(index): [[*region["box"], _json_number(region["peak"])] for region in regions[:_MAX_BOXES]]

@@ -1,5 +1,3 @@
-"use strict";
-
 // One search's report. Everything is read from two data blocks of this file: #data (columns as JSON) and #pictures
 // (base64 of all pictures end to end, cut out when a card comes into view). Nothing is ever fetched.
 (() => {
@@ -18,6 +16,7 @@
   const ranks = unpack(scored.ranks, Uint32Array);
   const sizes = unpack(scored.sizes, Uint32Array);
   const nRegions = unpack(scored.nRegions, Uint32Array);
+  const selected = unpack(scored.selected, Uint8Array);
   const modelThreshold = unpack(data.threshold, Float64Array)[0];
   const calibration = unpack(data.calibration, Float32Array);
   const others = unpack(data.others, Float32Array);
@@ -32,7 +31,8 @@
   const sizeOf = (item) => (isRejected(item) ? rejection(item)[2] || [0, 0] : [sizes[2 * item], sizes[2 * item + 1]]);
   const regionsOf = (item) => scored.regions[item] || [];
 
-  const state = { threshold: modelThreshold, filter: "all", sort: "rank", query: "", view: "gallery", log: false };
+  const state = { threshold: modelThreshold, filter: "all", marked: "any", sort: "rank", query: "", view: "gallery", log: false };
+  const marks = new Review.Marks(scored.names, data.key);
   const verdictOf = (item) =>
     isRejected(item) ? "rejected" : scores[item] > state.threshold ? "anomaly" : "normal";
   // A selection from the whole batch (--fdr) has a threshold of its own: in its place stands the lowest that it took.
@@ -223,8 +223,9 @@
     const calibrationBins = binCounts([[calibration, calibration.length ? data.nCalibration / calibration.length : 0]], nBins);
     const newBins = binCounts([[scores, 1], [others, otherWeight]], nBins);
     const names = [
-      drawPanel(picture, calibrationBins, top, panelHeight, "Calibration", plural(data.nCalibration, "normal image", "normal images"), ["calibration"]),
-      drawPanel(picture, newBins, secondTop, panelHeight, "This search", plural(data.nScored, "image", "images"), ["below", "above"]),
+      drawPanel(picture, calibrationBins, top, panelHeight, data.audit ? "Expected" : "Calibration",
+        data.audit ? "if all were ordinary" : plural(data.nCalibration, "normal image", "normal images"), ["calibration"]),
+      drawPanel(picture, newBins, secondTop, panelHeight, data.audit ? "This folder" : "This search", plural(data.nScored, "image", "images"), ["below", "above"]),
     ];
     drawScoreAxis(picture, secondTop + panelHeight);
     drawThreshold(picture, top - 26, secondTop + panelHeight);
@@ -306,7 +307,8 @@
   }
 
   function describe() {
-    return `Two histograms over the anomaly score: ${plural(data.nCalibration, "calibration image", "calibration images")} ` +
+    const first = data.audit ? "what is expected of ordinary images" : plural(data.nCalibration, "calibration image", "calibration images");
+    return `Two histograms over the anomaly score: ${first} ` +
       `and ${plural(data.nScored, "image", "images")} of this search, of which ${count(countAnomalies(state.threshold))} ` +
       `lie above the threshold ${significant(state.threshold)}.`;
   }
@@ -362,10 +364,11 @@
     }
     const share = above(calibration, state.threshold) / calibration.length;
     const flagged = Math.round(share * data.nCalibration);
-    byId("live-fpr").replaceChildren(percent(share), element("small", "", `${count(flagged)} of ${count(data.nCalibration)}`));
+    const basis = data.audit ? "as far as their bulk tells" : `${count(flagged)} of ${count(data.nCalibration)}`;
+    byId("live-fpr").replaceChildren(percent(share), element("small", "", basis));
     const expected = share * data.nScored;
     const words = expected === 0 ? "none seen" : expected < 1 ? "fewer than 1" : `about ${count(expected)}`;
-    byId("live-expected").replaceChildren(words, element("small", "", "if all images were normal"));
+    byId("live-expected").replaceChildren(words, element("small", "", data.audit ? "if all were ordinary" : "if all images were normal"));
   }
 
   let announcement = 0;
@@ -429,6 +432,7 @@
       const verdict = verdictOf(item);
       if (verdict !== (state.filter === "anomalies" ? "anomaly" : state.filter)) return false;
     }
+    if (state.marked !== "any" && (isRejected(item) || (marks.of(item) || "unmarked") !== state.marked)) return false;
     if (!state.query) return true;
     if (lowerNames[item] === undefined) lowerNames[item] = nameOf(item).toLowerCase();
     return lowerNames[item].includes(state.query);
@@ -446,6 +450,7 @@
     const numbers = { all: nItems, anomalies, normal: nListed - anomalies, rejected: data.rejected.length };
     for (const button of all("[data-filter]")) button.querySelector("span").textContent = count(numbers[button.dataset.filter]);
     byId("shown").textContent = `Showing ${count(shownItems.length)} of ${plural(nItems, "file", "files")}`;
+    showMarkCounts();
     const empty = byId("empty");
     empty.hidden = shownItems.length > 0;
     if (!empty.hidden) empty.replaceChildren(...emptyMessage());
@@ -453,6 +458,10 @@
 
   function emptyMessage() {
     if (!nItems) return [element("strong", "", "No files were searched.")];
+    if (state.marked !== "any" && !state.query) {
+      const what = state.marked === "unmarked" ? "Every image here is marked." : `No image here is marked ${state.marked}.`;
+      return [element("strong", "", what), "Choose “Any mark” to see the others."];
+    }
     if (state.filter === "anomalies" && !state.query) return [element("strong", "", "No anomalies."), "No score lies above the threshold."];
     if (state.filter === "rejected" && !state.query) return [element("strong", "", "No rejected files."), "Every file could be used."];
     if (state.filter === "normal" && !state.query) return [element("strong", "", "No normal images.")];
@@ -479,8 +488,8 @@
       const gap = width < 620 ? 12 : 16;
       const columns = Math.max(1, Math.floor((width + gap) / (316 + gap)));
       const cardWidth = (width - gap * (columns - 1)) / columns;
-      // Frame, three square thumbs, their labels and four lines of text: known heights make scrolling exact.
-      Object.assign(grid, { columns, width: cardWidth, gap, height: Math.ceil(22 + (cardWidth - 34) / 3 + 18 + 4 + 22 + 18 + 2 * 24) });
+      // Frame, three square thumbs, their labels, four lines of text and the marks: known heights make scrolling exact.
+      Object.assign(grid, { columns, width: cardWidth, gap, height: Math.ceil(22 + (cardWidth - 34) / 3 + 18 + 4 + 22 + 18 + 2 * 24 + 40) });
     }
     grid.rowHeight = grid.height + grid.gap;
     const rows = Math.ceil(shownItems.length / grid.columns);
@@ -530,11 +539,13 @@
     button.tabIndex = position === active ? 0 : -1;
     button.dataset.position = position;
     const verdict = verdictOf(item);
-    if (node.dataset.verdict === verdict) return;
-    node.dataset.verdict = verdict;
+    const mark = marks.of(item);
+    if (node.dataset.verdict === verdict && node.dataset.mark === mark) return;
+    Object.assign(node.dataset, { verdict, mark });
+    showPressed(node, mark);
     node.classList.toggle("is-anomaly", verdict === "anomaly");
     node.querySelector(".verdict").replaceWith(verdictBadge(verdict));
-    button.setAttribute("aria-label", spoken(item, verdict));
+    button.setAttribute("aria-label", spoken(item, verdict) + (mark ? `, you marked it ${mark}` : ""));
   }
 
   function spoken(item, verdict) {
@@ -554,7 +565,12 @@
     button.type = "button";
     button.title = visible(nameOf(item));
     button.append(...(state.view === "list" ? rowParts(item) : cardParts(item)));
-    return element("li", "", button);
+    const node = element("li", "", button);
+    if (!isRejected(item)) {
+      node.classList.add("markable");
+      node.append(markButtons(visible(nameOf(item)), -1));
+    }
+    return node;
   }
 
   function nameParts(item) {
@@ -664,6 +680,7 @@
 
   function galleryKey(event) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (shownItems.length && markKey(event, shownItems[active])) return;
     const page = grid.columns * Math.max(1, Math.floor(innerHeight / grid.rowHeight) - 1);
     const steps = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: grid.columns, ArrowUp: -grid.columns, PageDown: page, PageUp: -page, Home: -Infinity, End: Infinity };
     if (!(event.key in steps)) return;
@@ -699,8 +716,11 @@
     byId("viewer-name").replaceChildren(element("bdi", "", visible(nameOf(item))));
     byId("viewer-previous").disabled = active === 0;
     byId("viewer-next").disabled = active === shownItems.length - 1;
+    byId("viewer-marks").hidden = isRejected(item);
+    showPressed(byId("viewer-marks"), marks.of(item));
     showViewedPictures(item);
     byId("viewer-facts").replaceChildren(viewedFacts(item));
+    byId("viewer-explained").replaceChildren(...explained(item));
     byId("viewer").querySelector(".viewer-body").scrollTop = 0;
   }
 
@@ -743,8 +763,43 @@
     return facts;
   }
 
+  /** What speaks for the verdict: the parts of a combined score, and normal images to compare with. */
+  function explained(item) {
+    return [contributions(data.explained.parts[item]), similarImages(data.explained.similar[item])].filter(Boolean);
+  }
+
+  function contributions(parts) {
+    if (!parts) return null;
+    const most = Math.max(...parts.map(([, value]) => Math.abs(value))) || 1;
+    const rows = parts.map(([name, value]) => {
+      const bar = svg("svg", { viewBox: "0 0 100 8", preserveAspectRatio: "none", "aria-hidden": "true" });
+      bar.append(svg("rect", { width: 100 * Math.max(0, value) / most, height: 8 }));
+      const sign = value > 0 ? "+" : value < 0 ? "−" : "";
+      return element("div", "", element("dt", "", name), element("dd", "", bar, `${sign}${significant(Math.abs(value), 3)}`));
+    });
+    return element("section", "", element("h3", "", "What each score adds"), element("dl", "parts", ...rows),
+      element("p", "hint", "In standard deviations above the mean of held-out normal images; their sum is the score."));
+  }
+
+  function similarImages(indices) {
+    if (!indices || !indices.length) return null;
+    const shown = indices.map((index) => {
+      const [name, code] = data.explained.examples[index];
+      const picture = element("img");
+      picture.src = `data:image/webp;base64,${code}`;
+      picture.alt = "";
+      const [, file] = splitName(name);
+      const figure = element("figure", "", element("span", "frame", picture), element("figcaption", "", element("bdi", "", file)));
+      figure.title = visible(name);
+      return figure;
+    });
+    return element("section", "", element("h3", "", "Most similar normal images"), element("div", "similar", ...shown),
+      element("p", "hint", "From the images that the model was trained on. For comparison by eye; the score does not use them."));
+  }
+
   function viewerKey(event) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (markKey(event, viewing.item)) return;
     const actions = {
       ArrowRight: () => step(1),
       ArrowLeft: () => step(-1),
@@ -769,6 +824,218 @@
   function setBoxes(on) {
     byId("boxes").checked = on;
     list.classList.toggle("no-boxes", !on);
+  }
+
+  // --- the reader's marks ------------------------------------------------------------------------------------
+
+  // Told apart by shape and word, not by colour alone.
+  const MARKS = {
+    keep: { word: "Keep", key: "k", path: "m3 8.5 3.5 3.5L13 4.5" },
+    anomaly: { word: "Anomaly", key: "a", path: "M8 2.5 14.5 13.5h-13z" },
+    unsure: { word: "Unsure", key: "u", path: "M5 5.5a3 3 0 1 1 4.2 2.8C8.3 8.7 8 9.3 8 10.2M8 13v.4" },
+  };
+
+  function markIcon(mark) {
+    const icon = svg("svg", { viewBox: "0 0 16 16", width: 13, height: 13, class: `mark-icon ${mark}`, "aria-hidden": "true" });
+    icon.append(svg("path", { d: MARKS[mark].path }));
+    return icon;
+  }
+
+  /** The three buttons of one image; in the gallery its card is the tab stop, and the keys reach them from there. */
+  function markButtons(name, tabIndex = 0) {
+    const host = element("div", "marks");
+    host.setAttribute("role", "group");
+    host.setAttribute("aria-label", `Your mark${name ? ` on ${name}` : ""}`);
+    for (const [mark, { word, key }] of Object.entries(MARKS)) {
+      const button = element("button", `mark ${mark}`, markIcon(mark), element("span", "", word), element("kbd", "", key.toUpperCase()));
+      Object.assign(button, { type: "button", tabIndex });
+      button.dataset.set = mark;
+      button.setAttribute("aria-pressed", "false");
+      button.setAttribute("aria-keyshortcuts", key);
+      button.setAttribute("aria-label", word);
+      host.append(button);
+    }
+    return host;
+  }
+
+  function showPressed(host, mark) {
+    for (const button of host.querySelectorAll("[data-set]")) button.setAttribute("aria-pressed", button.dataset.set === mark);
+  }
+
+  /** Whether the key was one of the marks' own. */
+  function markKey(event, item) {
+    // Where the layout has other letters on the keys, the place of the key counts.
+    const key = /^[a-z]$/i.test(event.key) ? event.key.toLowerCase() : event.code.replace(/^Key/, "").toLowerCase();
+    const mark = Object.keys(MARKS).find((name) => MARKS[name].key === key);
+    if (!mark && event.key !== "Backspace") return false;
+    event.preventDefault();
+    // A key held down would mark image after image.
+    if (event.repeat) return true;
+    if (mark) toggleMark(item, mark, true);
+    else undoMark();
+    return true;
+  }
+
+  function toggleMark(item, mark, advance) {
+    if (isRejected(item)) return sayMark("Rejected files carry no mark.");
+    const taken = marks.of(item) === mark;
+    marks.set([[item, taken ? "" : mark]]);
+    const [, name] = splitName(nameOf(item));
+    const next = taken || !advance ? item : nextUnmarked(item);
+    sayMark(taken ? `${name}: mark taken away.` : `${name}: ${mark}.${next === null ? " No unmarked image follows." : ""}`);
+    showMarked(next === null ? item : next);
+  }
+
+  function nextUnmarked(item) {
+    const start = shownItems.indexOf(item) + 1;
+    const found = shownItems.slice(start).find((other) => !isRejected(other) && !marks.of(other));
+    return found === undefined ? null : found;
+  }
+
+  function undoMark() {
+    const item = marks.undo();
+    if (item === null) return sayMark("Nothing to undo.");
+    sayMark("Undone.");
+    showMarked(item);
+  }
+
+  /** Marks have changed: show them, and go to this image if the filters let it. */
+  function showMarked(item) {
+    const wasInList = list.contains(document.activeElement);
+    const place = active;
+    refreshView();
+    const found = shownItems.indexOf(item);
+    active = found >= 0 ? found : Math.max(0, Math.min(place, shownItems.length - 1));
+    if (viewer.open) {
+      if (!shownItems.length) return viewer.close();
+      viewing.item = shownItems[active];
+      showViewed();
+    } else if (wasInList) {
+      focusPosition(active);
+    }
+  }
+
+  function sayMark(text) {
+    const { keep, anomaly, unsure } = marks.counts();
+    const place = viewer.open ? "viewer-said" : "marks-live";
+    byId(place).textContent = `${text} ${count(keep + anomaly + unsure)} of ${count(nListed)} marked.`;
+  }
+
+  function showMarkCounts() {
+    const counts = marks.counts();
+    const marked = nListed - counts.unmarked;
+    for (const button of all("[data-marked]:not([data-marked=any])")) button.querySelector("span").textContent = count(counts[button.dataset.marked]);
+    byId("review-start").disabled = !counts.unmarked;
+    byId("review-undo").disabled = byId("viewer-undo").disabled = !marks.past.length;
+    byId("kept").textContent = marks.kept ? "Saved in this browser only: export to keep them" : "Not saved by this browser: export before closing";
+    byId("kept").classList.toggle("warning", !marks.kept);
+    if (byId("export").open) showExport(marked, counts);
+  }
+
+  function showExport(marked = nListed - marks.counts().unmarked, counts = marks.counts()) {
+    const where = marks.kept
+      ? "They are saved in this browser only, for this report: export them to keep them."
+      : "This browser refuses to save them: they are lost when the page is closed or loaded again. Export them to keep them.";
+    byId("export-state").textContent = `${count(marked)} of ${plural(nListed, "image", "images")} marked: ${count(counts.keep)} keep, ${count(counts.anomaly)} anomaly, ${count(counts.unsure)} unsure. ${where}`;
+    byId("export-state").classList.toggle("warning", !marks.kept);
+    const unlisted = data.nScored - nListed;
+    const missing = unlisted > 0 ? ` The other ${count(unlisted)} images of the search are not on this page.` : "";
+    byId("export-review-help").textContent = `A table of the ${plural(nListed, "image", "images")} listed here: path, score, whether the report selected it, and your mark.${missing}`;
+    byId("export-clean").disabled = unlisted > 0;
+    byId("export-clean-help").textContent = unlisted > 0
+      ? `It would lack the ${count(unlisted)} images that are not listed on this page. Train with review.csv instead: it leaves out what it names and nothing else.`
+      : cleanHelp();
+    byId("marks-clear").disabled = !marked;
+  }
+
+  function cleanHelp() {
+    const { count: left, broken } = Review.clean(reviewed());
+    const anomaly = marks.counts().anomaly;
+    const undecided = reviewed().filter(({ selected: chosen, mark }) => chosen && Review.leavesOut(mark, chosen) && mark !== "anomaly").length;
+    const moved = isModelThreshold() ? "" : " The threshold that you try on this page does not count.";
+    const lost = broken ? ` ${plural(broken, "path", "paths")} with a line break cannot be listed.` : "";
+    return `${plural(left, "path", "paths")}, one a line. Left out: the ${count(anomaly)} you marked anomaly, and the ${count(undecided)} that the report selected and you left unmarked or unsure.${moved}${lost}`;
+  }
+
+  const reviewed = () => scored.names.map((name, item) => ({ name, score: scores[item], selected: selected[item] === 1, mark: marks.of(item) }));
+
+  function download(name, type, text) {
+    const link = element("a");
+    link.href = URL.createObjectURL(new Blob([text], { type }));
+    link.download = name;
+    link.click();
+    // Not at once: the browser may still be about to read it.
+    setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+    byId("export-said").textContent = `${name} was handed to the browser's downloads.`;
+  }
+
+  async function importMarks(file) {
+    try {
+      const text = new TextDecoder("utf-8", { fatal: true }).decode(await file.arrayBuffer());
+      byId("export-said").textContent = adopt(Review.parse(text), file.name);
+    } catch (error) {
+      const reason = error instanceof TypeError ? "it is no text in UTF-8. Save it as “CSV UTF-8”" : error.message;
+      byId("export-said").textContent = `${file.name} was not loaded: ${reason}.`;
+    }
+  }
+
+  function adopt(found, name) {
+    const known = [...found].filter(([path]) => marks.rows.has(path));
+    const changed = marks.set(known.map(([path, mark]) => [marks.rows.get(path)[0], mark]));
+    showMarked(shownItems[active]);
+    const strange = found.size - known.length;
+    const other = strange ? ` ${plural(strange, "path is", "paths are")} not on this page, such as ${[...found.keys()].find((path) => !marks.rows.has(path))}.` : "";
+    return `${name}: ${plural(known.length, "mark", "marks")} loaded, ${count(changed)} of them new or changed.${other}`;
+  }
+
+  function startReview() {
+    const first = shownItems.findIndex((item) => !isRejected(item) && !marks.of(item));
+    if (first >= 0) return openViewer(first);
+    // Those that are left are hidden by the filters.
+    state.marked = "unmarked";
+    press("[data-marked]", document.querySelector("[data-marked=unmarked]"));
+    Object.assign(state, { filter: "all", query: "" });
+    press("[data-filter]", document.querySelector("[data-filter=all]"));
+    byId("search").value = "";
+    refreshView();
+    openViewer(0);
+  }
+
+  function wireMarks() {
+    byId("marks-bar").hidden = byId("items-help").hidden = !nListed;
+    byId("viewer-marks").append(markButtons(""));
+    for (const mark of Review.VERDICTS) document.querySelector(`[data-marked=${mark}]`).prepend(markIcon(mark));
+    for (const button of all("[data-marked]")) {
+      button.addEventListener("click", () => { state.marked = button.dataset.marked; press("[data-marked]", button); backToTop(); refreshView(); });
+    }
+    byId("viewer-marks").addEventListener("click", (event) => { const button = event.target.closest("button"); if (button) toggleMark(viewing.item, button.dataset.set, true); });
+    byId("review-start").addEventListener("click", startReview);
+    for (const name of ["review-undo", "viewer-undo"]) byId(name).addEventListener("click", undoMark);
+    wireExport();
+    // Another window of the same report: its marks are these.
+    addEventListener("storage", (event) => { if (event.key === marks.key || event.key === null) { marks.load(); showMarked(shownItems[active]); } });
+    addEventListener("beforeunload", (event) => { if (!marks.kept && !marks.exported) event.preventDefault(); });
+  }
+
+  function wireExport() {
+    const dialog = byId("export");
+    byId("export-open").addEventListener("click", () => { byId("export-said").textContent = ""; showExport(); dialog.showModal(); });
+    byId("export-close").addEventListener("click", () => dialog.close());
+    dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
+    byId("export-review").addEventListener("click", () => { download("review.csv", "text/csv", Review.table(reviewed(), scored.hashes)); marks.exported = true; });
+    byId("export-clean").addEventListener("click", () => download("clean.txt", "text/plain", Review.clean(reviewed()).text));
+    byId("import-open").addEventListener("click", () => byId("import").click());
+    byId("import").addEventListener("change", (event) => {
+      const [file] = event.target.files;
+      if (file) importMarks(file);
+      // The same file may be chosen again, once it is mended.
+      event.target.value = "";
+    });
+    byId("marks-clear").addEventListener("click", () => {
+      const cleared = marks.clear();
+      showMarked(shownItems[active]);
+      byId("export-said").textContent = `${plural(cleared, "mark", "marks")} cleared.`;
+    });
   }
 
   // --- rejected files ----------------------------------------------------------------------------------------
@@ -838,8 +1105,15 @@
     byId("search").addEventListener("input", (event) => { state.query = event.target.value.trim().toLowerCase(); backToTop(); refreshView(); });
     byId("boxes").addEventListener("change", (event) => setBoxes(event.target.checked));
     list.addEventListener("keydown", galleryKey);
-    list.addEventListener("focusin", (event) => { const button = event.target.closest("button"); if (button) active = Number(button.dataset.position); });
-    list.addEventListener("click", (event) => { const button = event.target.closest("button"); if (button) openViewer(Number(button.dataset.position)); });
+    list.addEventListener("focusin", (event) => { const node = event.target.closest("li"); if (node) active = Number(node.firstChild.dataset.position); });
+    list.addEventListener("click", (event) => { const button = event.target.closest("button"); if (button) clicked(button); });
+  }
+
+  function clicked(button) {
+    if (!button.dataset.set) return openViewer(Number(button.dataset.position));
+    // A mouse goes where its hand wants: the mark stays under it.
+    active = Number(button.closest("li").firstChild.dataset.position);
+    toggleMark(shownItems[active], button.dataset.set, false);
   }
 
   function wireViewer() {
@@ -874,6 +1148,7 @@
   wireThreshold();
   wireGallery();
   wireViewer();
+  wireMarks();
   wirePage();
   showAxis();
   showThreshold();

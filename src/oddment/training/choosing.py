@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from oddment.errors import ParameterError
 from oddment.images.prepare import Preparation
 from oddment.models import get_spec, spec_for
 from oddment.models._pretrained import has_weights
+from oddment.scoring import MODEL, parse_scores
 
 if TYPE_CHECKING:
     from oddment.calibration import ThresholdRule
@@ -15,10 +17,10 @@ if TYPE_CHECKING:
     from oddment.models import ModelSpec
     from oddment.training.settings import Settings
 
-__all__ = ["Choice", "choose", "over_training"]
+__all__ = ["SMALL_SIDE", "Choice", "choose", "over_training"]
 
-# Pixels on the longer side up to which images keep their own size, and are small.
-_SMALL_SIDE = 96
+SMALL_SIDE = 96
+"""Pixels on the longer side up to which images keep their own size, and are small."""
 # The size at which a model is chosen; the model then says how large it wants photographs.
 _SURVEYED_SIDE = 256
 # Below this there is no room for a gradient, and a row of features is no picture.
@@ -55,7 +57,16 @@ def choose(settings: Settings, looked: Survey) -> Choice:
         if get_spec(name).remembers and over_training(settings.rule):
             name = "conv-small" if name == "gradient-memory" else "conv-large"
             reason = "chosen: the threshold is taken over training scores, which a memory of these images makes too low"
+    pixels = {*parse_scores(settings.score)} - {MODEL}
+    if settings.model == "auto" and pixels and not get_spec(name).draws:
+        name, reason = "conv-small", f"chosen: the score asked for compares pixels, and {name} scores features"
     spec = spec_for(name, settings.options)
+    if pixels and not spec.draws:
+        msg = (
+            f"score={settings.score!r} compares pixels of image and reconstruction, and {name} scores features: its "
+            "reconstruction is a drawing for people. Leave score out, or take conv-small, dense, variational or pca."
+        )
+        raise ParameterError(msg)
     height, width = settings.size or _size(settings, looked, spec.side)
     if settings.size is None:
         height, width = (-(-length // spec.stride) * spec.stride for length in (height, width))
@@ -73,10 +84,10 @@ def _by_size(height: int, width: int, *, colour: bool) -> tuple[str, str]:
     """A model's name, and why it."""
     if min(height, width) < _LEAST_SIDE:
         return "dense", f"chosen: less than {_LEAST_SIDE} pixels on a side are features rather than a picture"
-    if max(height, width) <= _SMALL_SIDE and colour:
-        return "conv-small", f"chosen: colour images of at most {_SMALL_SIDE} pixels, whose colour may be what is odd"
-    if max(height, width) <= _SMALL_SIDE:
-        return "gradient-memory", f"chosen: it led on gray images of at most {_SMALL_SIDE} pixels"
+    if max(height, width) <= SMALL_SIDE and colour:
+        return "conv-small", f"chosen: colour images of at most {SMALL_SIDE} pixels, whose colour may be what is odd"
+    if max(height, width) <= SMALL_SIDE:
+        return "gradient-memory", f"chosen: it led on gray images of at most {SMALL_SIDE} pixels"
     if has_weights(_BACKBONE):
         return "feature-memory", "chosen: photographs, and pretrained features are installed"
     return (
@@ -90,7 +101,7 @@ def _size(settings: Settings, looked: Survey, side: int) -> tuple[int, int]:
     longest = max(looked.width, looked.height)
     if settings.fit == "tile":
         return min(longest, side), min(longest, side)
-    scale = 1.0 if longest <= _SMALL_SIDE else min(1.0, side / longest)
+    scale = 1.0 if longest <= SMALL_SIDE else min(1.0, side / longest)
     if not looked.same_aspect:
         return max(1, round(longest * scale)), max(1, round(longest * scale))
     return max(1, round(looked.height * scale)), max(1, round(looked.width * scale))

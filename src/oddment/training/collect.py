@@ -12,6 +12,7 @@ from PIL import Image
 from oddment.errors import ImageError
 from oddment.images.decode import decode, thumbnail
 from oddment.images.fingerprint import digest, group_near_duplicates, perceptual_hashes
+from oddment.images.measure import Measures, measure
 from oddment.images.stream import in_order
 from oddment.results import Rejection
 from oddment.training.store import PixelStore
@@ -42,6 +43,7 @@ class Collection:
         digests: fingerprint of each image's pixels.
         hashes: uint64 (N, 4) perceptual hashes.
         rejections: the unusable ones.
+        measures: plain facts about each image; empty unless they were asked for.
     """
 
     store: PixelStore
@@ -49,6 +51,7 @@ class Collection:
     digests: list[bytes] = field(default_factory=list)
     hashes: NDArray[np.uint64] = field(default_factory=lambda: np.empty((0, 4), np.uint64))
     rejections: list[Rejection] = field(default_factory=list)
+    measures: list[Measures] = field(default_factory=list)
 
     def __len__(self) -> int:
         """Usable images."""
@@ -76,10 +79,19 @@ class _Usable:
     prepared: Prepared
     digest: bytes
     thumb: NDArray[Any]
+    measures: Measures | None
 
 
 def collect(
-    refs: Iterable[ImageRef], count: int, preparation: Preparation, *, max_pixels: int, seed: int, progress: Progress
+    refs: Iterable[ImageRef],
+    count: int,
+    preparation: Preparation,
+    *,
+    max_pixels: int,
+    seed: int,
+    progress: Progress,
+    measured: bool = False,
+    exposure: bool = False,
 ) -> Collection:
     """Decode, prepare and fingerprint all images.
 
@@ -90,8 +102,10 @@ def collect(
         max_pixels: larger images are rejected before they are decoded.
         seed: fixes which tiles of a tiled image are kept.
         progress: told how far it is.
+        measured: take each image's measures as well.
+        exposure: whether the model sees each picture at one mean and one contrast.
     """
-    collection = Collection(PixelStore(preparation, count))
+    collection = Collection(PixelStore(preparation, count, exposure=exposure))
     rng = np.random.default_rng(seed)
     thumbs: list[NDArray[Any]] = []
     hashes: list[NDArray[np.uint64]] = []
@@ -100,7 +114,8 @@ def collect(
         try:
             decoded = decode(ref.payload, max_pixels=max_pixels, at_least=preparation.at_least)
             prepared = preparation.prepare(decoded)
-            return _Usable(prepared, digest(decoded.pixels), _thumb(thumbnail(decoded, 64)))
+            facts = measure(decoded) if measured else None
+            return _Usable(prepared, digest(decoded.pixels), _thumb(thumbnail(decoded, 64)), facts)
         except ImageError as error:
             return error
 
@@ -113,6 +128,8 @@ def collect(
             collection.paths.append(ref.path)
             collection.digests.append(item.digest)
             thumbs.append(item.thumb)
+            if item.measures is not None:
+                collection.measures.append(item.measures)
         if len(thumbs) == _HASHED_AT_ONCE:
             hashes.append(perceptual_hashes(np.stack(thumbs)))
             thumbs.clear()

@@ -25,6 +25,7 @@ from oddment.training.optimizers import (
     set_rate,
 )
 from oddment.training.precision import Precision, products_in
+from oddment.training.threads import threads_for
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -266,7 +267,7 @@ def train(
     for number in range(len(run.state.history), plan.epochs):
         if stopped_early(run.state.history, plan.patience) or (plan.budget and run.seconds >= plan.budget):
             break
-        with kept_pages():
+        with kept_pages(), threads_for(model, plan.batch_size, device):
             loss, rate = run.run_epoch(number, progress)
             watched = run.validate(validation)
         _check_finite(loss, watched, number, plan)

@@ -11,11 +11,12 @@ if TYPE_CHECKING:
 
     from oddment.models import Autoencoder, Batch
 
-__all__ = ["LossName", "binary_cross_entropy", "training_loss", "validation_loss"]
+__all__ = ["EPSILON", "LossName", "binary_cross_entropy", "training_loss", "validation_loss"]
 
 LossName = Literal["model", "mse", "bce"]
 
-_EPSILON = 1e-7
+EPSILON = 1e-7
+"""How far from 0 and 1 predictions are kept in a cross-entropy."""
 
 
 def training_loss(model: Autoencoder, batch: Batch, generator: torch.Generator, name: LossName) -> torch.Tensor:
@@ -47,5 +48,5 @@ def binary_cross_entropy(reconstruction: torch.Tensor, images: torch.Tensor) -> 
         reconstruction: in [0, 1].
         images: in [0, 1].
     """
-    predicted = reconstruction.clamp(_EPSILON, 1 - _EPSILON)
+    predicted = reconstruction.clamp(EPSILON, 1 - EPSILON)
     return -(images * predicted.log() + (1 - images) * (1 - predicted).log())

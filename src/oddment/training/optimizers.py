@@ -61,11 +61,14 @@ def make_optimizer(
     name: OptimizerName, parameters: Iterable[torch.nn.Parameter], learning_rate: float
 ) -> torch.optim.Optimizer:
     """Return a new optimiser with Keras's defaults: SGD without momentum, Adagrad's accumulator from 0.1."""
+    parameters = list(parameters)
     if name == "sgd":
         return torch.optim.SGD(parameters, learning_rate)
     if name == "adagrad":
         return torch.optim.Adagrad(parameters, learning_rate, initial_accumulator_value=0.1, eps=_EPSILON)
-    return torch.optim.Adam(parameters, learning_rate, eps=_EPSILON)
+    # One kernel for all of a step, where there is one: half of Adam's time in small models.
+    fused = all(parameter.device.type in ("cpu", "cuda") for parameter in parameters)
+    return torch.optim.Adam(parameters, learning_rate, eps=_EPSILON, fused=fused)
 
 
 def rate_at(schedule: ScheduleName, peak: float, *, fraction: float, step: int, decay: float) -> float:
@@ -112,8 +115,12 @@ def flatten_state(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
 
 def restore_state(optimizer: torch.optim.Optimizer, flat: dict[str, torch.Tensor]) -> None:
     """Let a new optimiser of the same kind go on from `flatten_state`, exactly."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in flat.items():
         name, _, index = key.rpartition(".")
-        state.setdefault(int(index), {})[name] = value.clone()
+        parameter = parameters[int(index)]
+        # Fused kernels walk memory: a moment must lie there as its parameter does, which a file does not keep.
+        like = parameter if value.shape == parameter.shape else value
+        state.setdefault(int(index), {})[name] = torch.empty_like(like, dtype=value.dtype, device="cpu").copy_(value)
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

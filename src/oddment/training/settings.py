@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from functools import partial
+from typing import Any
 
 import torch
 
@@ -12,6 +13,7 @@ from oddment.errors import ParameterError
 from oddment.images.decode import DEFAULT_MAX_PIXELS
 from oddment.images.prepare import FITS, Fit
 from oddment.models import get_spec
+from oddment.scoring import MODEL, parse_pool, parse_scores
 from oddment.training.loop import KeepName, pick_device
 from oddment.training.losses import LossName
 from oddment.training.optimizers import OptimizerName, ScheduleName, check_names
@@ -54,7 +56,10 @@ class Settings:
         schedule: "cosine", "constant" or "inverse-time".
         decay: of the inverse-time schedule, per step.
         loss: "model" for the model's own, or "mse" or "bce" of its reconstruction.
-        score: "model" for the model's own, usually the mean squared error, or "bce".
+        score: "model" for the model's own, usually the mean squared error; "mse", "mae", "bce", "ssim" or "msgms" of
+            its reconstruction; or several with commas between them, standardised and summed.
+        pool: how the anomaly map becomes the score: "model" for the model's own way, usually the mean; "mean", "max",
+            "top=SHARE", the mean of this share of the largest values, or "quantile=Q".
         keep: the weights that stay: of the "best" epoch, or of the "last".
         early_stopping: stop when the validation loss no longer falls.
         partial_batches: train on the rest of an epoch that fills no batch as well.
@@ -63,6 +68,9 @@ class Settings:
         precision: "auto" trains in bfloat16 where model and processor gain from it; or "float32" or "bfloat16".
         hold_out: False trains on every image and holds none out: the rule must then be over training scores, or fixed.
         baseline_check: try plain baselines beside the model, on synthetic defects, and say so where they do as well.
+        standardise_exposure: show each image to the model at one mean and one contrast.
+        thumbnails: keep small pictures of training images in the model file, to show which normal ones an anomaly is
+            most like; False where the images are secret.
     """
 
     model: str = "auto"
@@ -84,7 +92,8 @@ class Settings:
     schedule: ScheduleName = "cosine"
     decay: float = 0.0
     loss: LossName = "model"
-    score: Literal["model", "bce"] = "model"
+    score: str = MODEL
+    pool: str = MODEL
     keep: KeepName = "best"
     early_stopping: bool = True
     partial_batches: bool = False
@@ -92,6 +101,8 @@ class Settings:
     precision: PrecisionName = "auto"
     hold_out: bool = True
     baseline_check: bool = True
+    standardise_exposure: bool = False
+    thumbnails: bool = True
 
     def check(self) -> None:
         """Check every setting that can be checked before an image is read.
@@ -120,16 +131,20 @@ class Settings:
             "optimizer": (self.optimizer, OptimizerName),
             "schedule": (self.schedule, ScheduleName),
             "loss": (self.loss, LossName),
-            "score": (self.score, Literal["model", "bce"]),
             "keep": (self.keep, KeepName),
             "precision": (self.precision, PrecisionName),
         }
         if self.model != "auto":
             get_spec(self.model)
-        try:
-            check_names(**chosen)
-        except ParameterError as error:
-            problems.append(str(error))
+        for check in (
+            partial(check_names, **chosen),
+            partial(parse_scores, self.score),
+            partial(parse_pool, self.pool),
+        ):
+            try:
+                check()
+            except ParameterError as error:
+                problems.append(str(error))
         if not self.hold_out and needs_held_out(self.rule):
             problems.append(NOTHING_HELD_OUT)
         if problems:

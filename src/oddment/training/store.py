@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from oddment.models import Batch, valid_mask
+from oddment.models._exposure import standardise_exposure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +30,7 @@ class PixelStore:
     Args:
         preparation: how the pictures were made.
         capacity: how many pictures to make room for; it grows when that was too few.
+        exposure: bring each picture of a batch to one mean and one contrast.
 
     Attributes:
         pixels: (P, H, W, C), of uint8, uint16 or float32: the widest type that came along.
@@ -36,12 +38,13 @@ class PixelStore:
         owners: int64 (P,), the index of the image that each picture belongs to.
     """
 
-    def __init__(self, preparation: Preparation, capacity: int) -> None:
-        self.preparation = preparation
+    def __init__(self, preparation: Preparation, capacity: int, *, exposure: bool = False) -> None:
+        self.preparation, self.exposure = preparation, exposure
         self._shape = (preparation.height, preparation.width, preparation.channels)
         self._data = _allocate((max(1, capacity), *self._shape), np.dtype(np.uint8))
         self._valid: list[tuple[int, int, int, int]] = []
         self._owners: list[int] = []
+        self._mask: torch.Tensor | None = None
 
     def append(self, prepared: Prepared, owner: int, keep: NDArray[np.int64] | None = None) -> None:
         """Add the pictures of one image, all of them or those with the indices `keep`."""
@@ -108,8 +111,16 @@ class PixelStore:
         images = torch.from_numpy(self.preparation.scale(self._data[indices])).to(device)
         where, size = valid[indices], images.shape[2:]
         if (where == (0, 0, *size)).all():  # as most pictures are; drawing the mask takes a tenth of a dense step
-            return Batch(images, torch.ones(len(images), 1, *size, device=device))
-        return Batch(images, valid_mask(torch.from_numpy(where).to(device), *size))
+            mask = self._whole(len(images), device)
+        else:
+            mask = valid_mask(torch.from_numpy(where).to(device), *size)
+        return Batch(standardise_exposure(images, mask).images if self.exposure else images, mask)
+
+    def _whole(self, count: int, device: torch.device) -> torch.Tensor:
+        """The mask of pictures without padding, drawn once; nobody writes to it."""
+        if self._mask is None or len(self._mask) < count or self._mask.device != device:
+            self._mask = torch.ones(count, 1, *self._shape[:2], device=device)
+        return self._mask[:count]
 
     def passes(self, indices: NDArray[np.int64], size: int, device: torch.device) -> Iterator[Batch]:
         """Yield all pictures with these indices, in order, in batches of `size`."""

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 import oddment
 from oddment import Detector
 from oddment.card import model_card
-from oddment.cli import app
+from oddment.cli.app import app
 from oddment.data.sample import load_sample
 from oddment.models import get_spec, model_names, spec_for
 

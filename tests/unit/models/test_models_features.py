@@ -12,7 +12,8 @@ import torch
 from oddment.errors import MissingExtraError, ParameterError
 from oddment.models import Batch, Shape, build, valid_mask
 from oddment.models import _pretrained as pretrained
-from oddment.models._frames import frame_size, light, onto_canvas, rectangle, to_frame
+from oddment.models._frames import frame_size, light, local_contrast, onto_canvas, rectangle, to_frame
+from oddment.models._memory import Described, MemoryAutoencoder
 from oddment.models._patches import PatchMemory, WindowGaussian, reconstruct
 
 if TYPE_CHECKING:
@@ -80,6 +81,19 @@ class TestFrames:
         torch.testing.assert_close(lit.even(images), dim.even(0.8 * images + 0.05), atol=0.02, rtol=0)
         torch.testing.assert_close(lit.restore(lit.even(images)), images)
 
+    def test_slow_shade_and_lamp_leave_local_contrast_as_it_was(self) -> None:
+        """A frame under a lamp that falls off to one side looks as it does under an even one."""
+        frames = 0.5 + 0.05 * torch.randn(1, 1, 96, 96, generator=generator())
+        shaded = frames * torch.linspace(0.5, 1.0, 96) + 0.1
+        even, uneven = local_contrast(frames, 6.0), local_contrast(shaded, 6.0)
+        assert (even - uneven).abs()[:, :, 6:-6, 6:-6].mean() < 0.1 * even.std()
+        assert even.std() == pytest.approx(0.18, rel=0.05)
+
+    def test_local_contrast_of_a_blank_frame_is_blank(self) -> None:
+        """Nothing is magnified where nothing is to be seen."""
+        blank = local_contrast(torch.full((1, 3, 32, 32), 0.7), 4.0)
+        torch.testing.assert_close(blank, torch.full((1, 3, 32, 32), 0.5), atol=0.01, rtol=0)
+
     @pytest.mark.parametrize(("height", "width"), [(384, 384), (192, 384), (28, 28), (8, 800)])
     def test_frames_keep_area_and_are_multiples(self, height: int, width: int) -> None:
         """Sizes are multiples of what was asked for and never below two of it."""
@@ -114,6 +128,65 @@ class TestExperts:
         memory = PatchMemory(4, 100, 5)
         memory.fit(torch.randn(1, 4, 1, 1, generator=generator()), generator())
         assert torch.isfinite(memory(torch.randn(2, 4, 3, 3, generator=generator()))).all()
+
+    def test_what_all_windows_share_counts_less(self) -> None:
+        """A picture that is odd all over scores lower than one that is as odd in one place."""
+        windows = WindowGaussian(4, (8, 8), own=0.5)
+        spot, throughout = torch.ones(1, 5, 5), torch.full((1, 5, 5), 9.0)
+        spot[0, 2, 2] = 9.0
+        assert windows.pool(spot) > windows.pool(throughout) > windows.pool(torch.ones(1, 5, 5))
+
+    def test_many_small_windows_are_thinned(self) -> None:
+        """However fine the grid, windows of every picture are fitted to, and a usual distance is about 1."""
+        features = torch.randn(40, 3, 32, 32, generator=generator())
+        windows = WindowGaussian(3, (32, 32), 1 / 8)
+        windows.fit(features[:30], generator())
+        assert windows(features[30:]).mean() == pytest.approx(1, abs=0.25)
+
+
+class Averages(MemoryAutoencoder):
+    """Two groups of experts on means over cells, the second asked for its map alone."""
+
+    def __init__(self, weight: float) -> None:
+        experts = [(PatchMemory(1, 50, 3),), (WindowGaussian(1, (8, 8), weight=weight),)]
+        super().__init__(Shape(1, 64, 64), experts)
+
+    def describe(self, images: torch.Tensor, where: object, lit: object) -> tuple[torch.Tensor, ...]:  # noqa: ARG002
+        """Return the picture's cells, twice."""
+        cells = torch.nn.functional.avg_pool2d(images, 8)
+        return cells, cells
+
+
+class TestMemoryAutoencoder:
+    """What holds of any memory, on features that are plain means."""
+
+    def settled(self, weight: float) -> Averages:
+        """A model fitted to stripes."""
+        torch.manual_seed(0)
+        model, images = Averages(weight).eval(), waves(24)
+        with torch.no_grad():
+            model.settle(lambda: iter([Batch(images, torch.ones(24, 1, 64, 64))]))
+        return model
+
+    def test_an_expert_without_weight_is_in_the_map_and_not_in_the_score(self) -> None:
+        """Its weight changes scores and leaves maps."""
+        batch = Batch(waves(26)[24:], torch.ones(2, 1, 64, 64))
+        with torch.no_grad():
+            counted, mute = self.settled(1.0).leftover(batch), self.settled(0.0).leftover(batch)
+        torch.testing.assert_close(counted.anomaly_map, mute.anomaly_map)
+        assert not torch.allclose(counted.score, mute.score)
+
+    def test_settling_looks_at_every_picture_in_order(self) -> None:
+        """Features of the front end are those of `describe`, picture by picture, whatever the batches."""
+        model, images = Averages(1.0).eval(), waves(7)
+        seen: list[Described] = []
+        model._fit = seen.append  # type: ignore[method-assign]
+        model._say = lambda _pictures: []  # type: ignore[method-assign]
+        model._keep_drawn = lambda _pictures: None  # type: ignore[method-assign]
+        with torch.no_grad():
+            model.settle(lambda: iter([Batch(part, torch.ones(len(part), 1, 64, 64)) for part in images.split(3)]))
+            expected = model.describe(images, None, None)[0]
+        torch.testing.assert_close(seen[-1].features[0].float(), expected, atol=1e-3, rtol=0)
 
 
 class TestWeights:

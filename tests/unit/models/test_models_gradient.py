@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SHAPE = Shape(1, 28, 28)
-NAMES = ["gradient-autoencoder", "gradient-memory"]
+NAMES = ["gradient-autoencoder", "gradient-memory", "gradient-mixture"]
 
 
 def whole(images: NDArray[np.float32] | torch.Tensor) -> Batch:

@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import hashlib
 import json
+import math
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from oddment.report import Pictures, ReportData, write_report
+from oddment.report import Explanations, Pictures, ReportData, write_report
 from oddment.results import Detection, Region, Rejection
 
 NASTY = "</script><script>alert(1)</script><!--<script>&amp;'\".png"
@@ -102,6 +103,21 @@ def test_numbers_survive_exactly(tmp_path: Path) -> None:
     assert scores.tolist() == [1.0, 1 / 2, 1 / 3]
     assert np.frombuffer(base64.b64decode(payload["threshold"]), "<f8")[0] == 1 / 3
     assert payload["scored"]["regions"]["0"] == [[1, 2, 30, 40, None]]
+
+
+def test_explanations_are_data_and_take_their_room_from_the_pictures(tmp_path: Path) -> None:
+    """Examples and parts of scores stand in the data block, whatever their names, and count as pictures do."""
+    shown = Explanations(
+        examples=((NASTY, b"x" * 4_000_000),), similar={"b": (0,)}, parts={"b": {"mse": 1.5}, "a": {"mse": math.inf}}
+    )
+    pictures = dict.fromkeys(["a", "b"], Pictures(b"1" * 3_000_000, None, None, 1, 1))
+    text = _written(tmp_path / "r.html", _data(["a", "b"], explanations=shown, pictures=pictures))
+    payload = _payload(text)
+    assert payload["explained"]["examples"][0][0] == NASTY
+    assert payload["explained"]["similar"] == {"1": [0]}
+    assert payload["explained"]["parts"] == {"1": [["mse", 1.5]]}
+    assert [entry[0] for entry in payload["pictures"]] == [0]
+    assert text.count("<script") == 3
 
 
 def test_file_stays_below_15_mb_whatever_comes(tmp_path: Path) -> None:

@@ -1,0 +1,420 @@
+"""The whole way from a folder that nobody has looked through to a ranked list of what is odd in it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from functools import partial as bind
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from oddment.auditing.checks import (
+    Duplicates,
+    Leak,
+    Oddity,
+    find_duplicates,
+    find_leaks,
+    find_oddities,
+    shows_near_duplicates,
+)
+from oddment.auditing.classes import Suspect, classes_of, find_suspects
+from oddment.auditing.crossfit import Crossed, cross_fit, fits, score_store
+from oddment.auditing.judge import Chosen, Rule, choose_images
+from oddment.auditing.null import LEAST_SCORES, EmpiricalNull, fit_null, p_of
+from oddment.calibration import p_values as conformal_p_values
+from oddment.errors import DataError, ParameterError, TooFewImagesError
+from oddment.images.files import count_images, iter_images
+from oddment.images.survey import survey
+from oddment.progress import Progress
+from oddment.training.choosing import choose
+from oddment.training.collect import Collection, collect, merge_groups
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from oddment.auditing.partial import Partial
+    from oddment.images.prepare import Preparation
+    from oddment.training.choosing import Choice
+    from oddment.training.settings import Settings
+
+__all__ = ["Audit", "AuditOptions", "Judged", "audit_images"]
+
+# Elsewhere only what is at least this odd where it lies is tried: nothing else can bear a wrong label.
+_TRIED_ELSEWHERE = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditOptions:
+    """What an audit can be told besides the settings of its models.
+
+    Args:
+        rule: how images are selected.
+        parts: models of one cross-fit: each scores the part that it was fitted without.
+        trim: the share of the images, those that look oddest, that is left out of training; in [0, 0.5).
+        classes: judge each subfolder by its own images; None does so where they look like classes.
+
+    Raises:
+        ParameterError: if one breaks its rule.
+    """
+
+    rule: Rule = field(default_factory=Rule)
+    parts: int = 5
+    trim: float = 0.2
+    classes: bool | None = None
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        problems = [
+            text
+            for text, holds in {
+                f"parts must lie between 2 and 100; got {self.parts}.": 2 <= self.parts <= 100,
+                f"trim must be at least 0 and below 0.5; got {self.trim}.": 0 <= self.trim < 0.5,
+            }.items()
+            if not holds
+        ]
+        if problems:
+            raise ParameterError(" ".join(problems))
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Images that were judged by each other: all of them, or those of one class.
+
+    Args:
+        name: of the class; "" where all are together.
+        members: int64 (m,), which images.
+        crossed: their scores and the models that gave them.
+        null: what scores of normal images look like.
+    """
+
+    name: str
+    members: NDArray[np.int64]
+    crossed: Crossed
+    null: EmpiricalNull
+
+    def standardised(self, scores: NDArray[np.float32], part: int) -> NDArray[np.float64]:
+        """Scores (n,) that the model of a part gave to other images, in deviations of the normal ones."""
+        return self.null.standardise(self.crossed.align(scores, part))
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """What an audit found.
+
+    Args:
+        collection: the images.
+        choice: the model, and what it sees.
+        options: what the audit was told.
+        judged: one for each class, or a single one.
+        scores: float64 (n,), deviations above the middle of the normal images.
+        p_values: float64 (n,), estimated, or conformal where a reference was given.
+        chosen: what was selected.
+        classes: the class of each image, or None.
+        suspects: images that may bear a wrong label.
+        duplicates: images that show the same.
+        oddities: images of another size, exposure or sharpness than the others.
+        leaks: images that lie in the other folder as well.
+        notes: what weakens the result, in sentences.
+    """
+
+    collection: Collection
+    choice: Choice
+    options: AuditOptions
+    judged: tuple[Judged, ...]
+    scores: NDArray[np.float64]
+    p_values: NDArray[np.float64]
+    chosen: Chosen
+    classes: tuple[str, ...] | None
+    suspects: tuple[Suspect, ...]
+    duplicates: tuple[Duplicates, ...]
+    oddities: tuple[Oddity, ...]
+    leaks: tuple[Leak, ...]
+    notes: tuple[str, ...]
+
+
+def audit_images(
+    sources: Sequence[str | Path],
+    settings: Settings,
+    options: AuditOptions,
+    *,
+    exclude: Sequence[str | Path] = (),
+    reference: Sequence[str | Path] = (),
+    against: Sequence[str | Path] = (),
+    groups: Callable[[list[str]], NDArray[np.int64]] | None = None,
+    partial: Callable[[str], Partial] | None = None,
+    progress: Progress | None = None,
+) -> Audit:
+    """Find what is odd among images of which nobody knows that they are normal.
+
+    Every image is scored by a model that was fitted without it, and without images that looked odd.
+
+    Args:
+        sources: files, folders, globs, archives, arrays.
+        settings: of the models; threshold rule, budget and checkpoints have no part in it.
+        options: of the audit.
+        exclude: files and folders to leave out, such as the folder that the result goes to.
+        reference: images known to be normal; they turn estimated p-values into conformal ones.
+        against: images that should have none in common with the audited ones, such as a test set.
+        groups: gives a group number for each of the usable paths; a group is never on both sides of a model.
+        partial: where an interrupted audit keeps what it has, for what identifies it.
+        progress: told of stages.
+
+    Raises:
+        DataError: if no image can be used.
+        ParameterError: if a source does not exist, or options do not go together.
+        TooFewImagesError: if there are fewer than 20 images.
+        TrainingError: if training diverges.
+    """
+    settings.check()
+    if settings.fit == "tile":
+        msg = "fit='tile' cuts images into pieces; an audit judges whole ones. Use letterbox or stretch."
+        raise ParameterError(msg)
+    progress = progress or Progress()
+    count = count_images(sources, exclude=exclude)
+    looked = survey(iter_images(sources, exclude=exclude), count, max_pixels=settings.max_pixels)
+    if not looked.n_usable:
+        what = "there are no images in" if not count else f"none of the {count:,} files can be used in"
+        msg = f"{what} {', '.join(map(str, list(sources)[:3]))}. Name files, or a folder that holds some."
+        raise DataError(msg)
+    choice = choose(settings, looked)
+    progress.say(f"{choice.spec.name}, {choice.reason}.")
+    read = bind(_read, preparation=choice.preparation, settings=settings, progress=progress)
+    collection = read(sources, exclude=exclude, measured=True)
+    if len(collection) < LEAST_SCORES:
+        msg = (
+            f"{len(collection):,} usable images are too few for an audit; it takes {LEAST_SCORES:,} to tell what is "
+            "usual among them. Add images, or fit to normal ones and use find."
+        )
+        raise TooFewImagesError(msg)
+    classes = _classes(collection, sources, options)
+    if classes and reference:
+        msg = (
+            "--reference gives p-values for one kind of normal image, and each class is judged by itself here. Audit "
+            "one class at a time, or add --no-classes."
+        )
+        raise ParameterError(msg)
+    grouping = _grouping(collection, settings, groups)
+    work = partial(_identity(collection, settings, options)) if partial else None
+    sets = _sets(classes, len(collection))
+    judged = _judge_all(collection, grouping, sets, choice, settings, options, work, progress)
+    scores, estimated = np.empty(len(collection)), np.empty(len(collection))
+    for item in judged:
+        scores[item.members] = item.null.standardise(item.crossed.scores)
+        estimated[item.members] = p_of(scores[item.members])
+    known = read(reference) if reference else None
+    p_values = estimated if known is None else _conformal(scores, judged[0], known, choice)
+    chosen = choose_images(scores, p_values, options.rule, reference=0 if known is None else len(known))
+    leaks = find_leaks(collection, read(against)) if against else []
+    suspects = _suspects(collection, judged, classes, estimated, choice, progress) if classes else []
+    return Audit(
+        collection=collection,
+        choice=choice,
+        options=options,
+        judged=judged,
+        scores=scores,
+        p_values=p_values,
+        chosen=chosen,
+        classes=tuple(classes) if classes else None,
+        suspects=tuple(suspects),
+        duplicates=tuple(find_duplicates(collection)),
+        oddities=tuple(find_oddities(collection.paths, collection.measures)),
+        leaks=tuple(leaks),
+        notes=_notes(collection, classes, judged, chosen),
+    )
+
+
+def _read(
+    sources: Sequence[str | Path],
+    *,
+    preparation: Preparation,
+    settings: Settings,
+    progress: Progress,
+    exclude: Sequence[str | Path] = (),
+    measured: bool = False,
+) -> Collection:
+    count = count_images(sources, exclude=exclude)
+    refs = iter_images(sources, exclude=exclude)
+    found = collect(
+        refs,
+        count,
+        preparation,
+        max_pixels=settings.max_pixels,
+        seed=settings.seed,
+        progress=progress,
+        measured=measured,
+    )
+    if not len(found):
+        msg = f"none of the images in {', '.join(map(str, list(sources)[:3]))} can be used."
+        raise DataError(msg)
+    if settings.strict and found.rejections:
+        first = found.rejections[0]
+        msg = (
+            f"{len(found.rejections):,} images cannot be used and --strict was given; the first: {first.path}: "
+            f"{first.reason}."
+        )
+        raise DataError(msg)
+    return found
+
+
+def _classes(collection: Collection, sources: Sequence[str | Path], options: AuditOptions) -> list[str] | None:
+    if options.classes is False:
+        return None
+    found = classes_of(collection.paths, sources)
+    if found is None and options.classes:
+        msg = (
+            "--classes needs each image in one of 2 to 100 subfolders of at least 30 images each. Sort them so, or "
+            "leave --classes away."
+        )
+        raise ParameterError(msg)
+    return found
+
+
+def _sets(classes: Sequence[str] | None, count: int) -> dict[str, NDArray[np.int64]]:
+    if classes is None:
+        return {"": np.arange(count)}
+    names, inverse = np.unique(np.array(classes), return_inverse=True)
+    return {str(name): np.flatnonzero(inverse == index) for index, name in enumerate(names)}
+
+
+def _grouping(
+    collection: Collection, settings: Settings, groups: Callable[[list[str]], NDArray[np.int64]] | None
+) -> NDArray[np.int64]:
+    labels = [
+        np.arange(len(collection)),
+        _alike(collection) if settings.find_duplicates else np.arange(len(collection)),
+    ]
+    if groups:
+        labels.append(groups(collection.paths))
+    return merge_groups(*labels)
+
+
+def _alike(collection: Collection) -> NDArray[np.int64]:
+    """Near and exact duplicates share a number; of small pictures exact ones only: most digits look alike to a hash."""
+    if shows_near_duplicates(collection):
+        return collection.near_groups()
+    return np.unique(np.array(collection.digests, dtype="S16"), return_inverse=True)[1].astype(np.int64)
+
+
+def _identity(collection: Collection, settings: Settings, options: AuditOptions) -> str:
+    """What two audits share that may go on with each other's work."""
+    about = {
+        "images": collection.fingerprint(),
+        "paths": hashlib.sha256("\0".join(collection.paths).encode()).hexdigest(),
+        "settings": asdict(settings),
+        "options": {key: value for key, value in asdict(options).items() if key != "rule"},
+    }
+    return hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _judge_all(
+    collection: Collection,
+    grouping: NDArray[np.int64],
+    sets: dict[str, NDArray[np.int64]],
+    choice: Choice,
+    settings: Settings,
+    options: AuditOptions,
+    work: Partial | None,
+    progress: Progress,
+) -> tuple[Judged, ...]:
+    done, total = 0, len(sets) * fits(choice, parts=options.parts, trim=options.trim)
+    progress.start("Scoring each image by models that have not seen it", total)
+    judged = []
+    for number, (name, members) in enumerate(sets.items()):
+
+        def told(phrase: str, name: str = name) -> None:
+            nonlocal done
+            progress.update(done, f"{name}: {phrase}" if name else phrase)
+            done += 1
+
+        crossed = cross_fit(
+            collection,
+            members,
+            grouping[members],
+            choice,
+            settings,
+            parts=options.parts,
+            trim=options.trim,
+            partial=work,
+            name=str(number),
+            told=told,
+        )
+        judged.append(Judged(name, members, crossed, fit_null(crossed.scores)))
+    progress.update(total)
+    progress.finish()
+    return tuple(judged)
+
+
+def _conformal(scores: NDArray[np.float64], judged: Judged, known: Collection, choice: Choice) -> NDArray[np.float64]:
+    """P-values against images that are known to be normal.
+
+    Each of them is scored by every model, and the highest of its scores counts: against the scores of any single model
+    the p-value would be exact, against the highest it is at least as large.
+    """
+    everything = np.arange(len(known))
+    highest = np.max(
+        [
+            judged.standardised(score_store(model.graph, choice, known, everything), part)
+            for part, model in enumerate(judged.crossed.models)
+        ],
+        axis=0,
+    )
+    return conformal_p_values(scores, np.sort(highest))
+
+
+def _suspects(
+    collection: Collection,
+    judged: Sequence[Judged],
+    classes: Sequence[str],
+    p_values: NDArray[np.float64],
+    choice: Choice,
+    progress: Progress,
+) -> list[Suspect]:
+    odd = np.flatnonzero(p_values < _TRIED_ELSEWHERE)
+    elsewhere: dict[int, dict[str, float]] = {int(index): {} for index in odd}
+    progress.start("Trying odd images under the other classes", len(judged))
+    for number, item in enumerate(judged):
+        progress.update(number, item.name)
+        others = np.array([index for index in odd.tolist() if classes[index] != item.name], dtype=np.int64)
+        if others.size:
+            found = score_store(item.crossed.models[0].graph, choice, collection, others)
+            for index, p in zip(others.tolist(), p_of(item.standardised(found, 0)).tolist(), strict=True):
+                elsewhere[index][item.name] = p
+    progress.finish()
+    return find_suspects(collection.paths, classes, p_values.tolist(), elsewhere)
+
+
+def _notes(
+    collection: Collection,
+    classes: Sequence[str] | None,
+    judged: Sequence[Judged],
+    chosen: Chosen,
+) -> tuple[str, ...]:
+    notes = []
+    if classes:
+        names = ", ".join(item.name for item in judged[:5]) + (", …" if len(judged) > 5 else "")
+        notes.append(
+            f"{len(judged):,} subfolders were taken for classes ({names}): each image is judged among those of its "
+            "own. --no-classes judges all together."
+        )
+    if chosen.rule.kind == "fdr" and not chosen.reference and chosen.count > 0.3 * len(collection):
+        notes.append(
+            f"{chosen.count / len(collection):.0%} of the images were selected: there may be several kinds of normal "
+            "image here, of which the rarer ones count as odd. Audit them apart, or sort them into subfolders."
+        )
+    small = [item.name or "the folder" for item in judged if len(item.members) < 100]
+    if small and chosen.rule.kind == "fdr" and not chosen.reference:
+        notes.append(
+            f"Fewer than 100 images in {', '.join(small[:5])}: what normal scores look like is then a rough estimate. "
+            "Trust the order more than the selection."
+        )
+    left = sum(int(item.crossed.trimmed.sum()) for item in judged)
+    if left:
+        notes.append(
+            f"The models were fitted without the {left:,} images that look oddest; they were scored all the same."
+        )
+    return tuple(notes)

@@ -1,0 +1,141 @@
+"""Gradient features under a mixture of linear autoencoders, one a cluster; fitted in seconds, keeps no picture.
+
+Features are those of `gradient-memory`. Their principal components are parted into clusters, each with a mean and
+directions of its own; the score is how unlikely a picture is under all of them together, and the reconstruction is
+what its own cluster makes of it. See `_gaussians`, which has the sources.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name that everyone gives it
+from torch import Tensor
+
+from oddment.models import _gaussians
+from oddment.models._base import Autoencoder, Batch, Leftover, Passes
+from oddment.models._baseline import check_options
+from oddment.models._gaussians import Gaussians, fit_gaussians, judge, usual_form
+from oddment.models._gradients import GradientFeatures, fit_pixels
+from oddment.models._mixtures import choose_power, principal, thinned
+from oddment.models._registry import ModelSpec, Shape, register
+
+__all__ = ["GradientMixture"]
+
+_FITTED = 20_000  # pictures that principal components are fitted to
+_TRIED = 4000  # pictures that the power is chosen on and the drawing fitted to
+_HELD_OUT = 500  # pictures that say what is usual
+
+
+class GradientMixture(Autoencoder):
+    """Gradient features, their principal components, and a mixture of Gaussians over these.
+
+    Args:
+        shape: channels, height and width of the images.
+        n_components: principal components.
+        power: of the gradients, see `GradientFeatures`; 0 chooses it, see `_mixtures`.
+    """
+
+    centre: Tensor
+    basis: Tensor
+    means: Tensor
+    axes: Tensor
+    variances: Tensor
+    constants: Tensor
+    usual: Tensor
+    canvas: Tensor
+    strokes: Tensor
+
+    def __init__(self, shape: Shape, *, n_components: int, power: float) -> None:
+        super().__init__()
+        check_options(n_components=(n_components, 1), power=(power, 0.0))
+        self.shape, self.given_power = shape, power
+        # Drawn from what fixes the start of every model, so that the clusters follow the same seed.
+        self.seed = int(torch.randint(2**31 - 1, ()))
+        self.gradients = GradientFeatures(shape, power or 0.5)
+        width = self.gradients.width
+        self.components = min(n_components, width)
+        start = {
+            "centre": torch.zeros(1, width),
+            "basis": torch.eye(width)[: self.components],
+            "usual": torch.ones(1),
+            "canvas": torch.full((1, shape.pixels), 0.5),
+            "strokes": torch.zeros(shape.pixels, self.components),
+        }
+        for name, tensor in (start | _gaussians.empty(self.components)._asdict()).items():
+            self.register_buffer(name, tensor)
+
+    @property
+    def gaussians(self) -> Gaussians:
+        """The mixture."""
+        return Gaussians(self.means, self.axes, self.variances, self.constants)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Return the code (N, n_components) of images without padding."""
+        return self._code(self.gradients(images, torch.ones_like(images[:, :1])))
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Return the picture (N, C, H, W) that a code stands for, by a linear map from features to pixels."""
+        flat = self.canvas + F.linear(latent, self.strokes)
+        return flat.view(-1, self.shape.channels, self.shape.height, self.shape.width)
+
+    def _code(self, features: Tensor) -> Tensor:
+        return F.linear(features - self.centre, self.basis)
+
+    def _codes(self, pictures: Passes) -> Tensor:
+        return torch.cat([self._code(self.gradients(batch.images, batch.mask)) for batch in pictures()])
+
+    def settle(self, *normal: Passes) -> None:
+        """Fit to the pictures of the first pass; those of the last, where there are two, say what is usual."""
+        self.eval()
+        count = sum(len(batch.images) for batch in normal[0]())
+        known = thinned(normal[0], count, _TRIED)
+        held = thinned(normal[-1], sum(len(batch.images) for batch in normal[-1]()), _HELD_OUT)
+        if not self.given_power:
+            chosen = choose_power(self.gradients, known, held, self.seed) if len(normal) > 1 else 0.5
+            self.gradients.power.fill_(chosen)
+        some = thinned(normal[0], count, _FITTED)
+        self.centre, self.basis = principal(self.gradients(some.images, some.mask), self.components)
+        codes = self._codes(normal[0])
+        for name, tensor in fit_gaussians(codes, self.seed)._asdict().items():
+            setattr(self, name, tensor)
+        seen = self._code(self.gradients(known.images, known.mask))
+        self.canvas, self.strokes = fit_pixels(seen, known.images.flatten(1))
+        unseen = self._code(self.gradients(held.images, held.mask))
+        self.usual = judge(unseen, self.gaussians)[0].median()[None].clamp_min(1.0)
+
+    def leftover(self, batch: Batch) -> Leftover:
+        """Return map, reconstruction and latent.
+
+        The score is how unlikely the picture is, 1 for a usual normal one. The map shows where it differs from the
+        usual form that its cluster gives it, and its mean is the score.
+        """
+        features = self.gradients(batch.images, batch.mask)
+        code = self._code(features)
+        unlikely, cluster = judge(code, self.gaussians)
+        made = usual_form(code, cluster, self.gaussians)
+        cells = self.gradients.errors(features - self.centre - F.linear(made, self.basis.T))
+        anomaly_map = self.gradients.spread(cells, unlikely / self.usual, batch.mask)
+        return Leftover(anomaly_map, self.decode(made), code)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:  # noqa: ANN401
+        """Take buffers of any length: how many clusters there are is known only after fitting."""
+        for name in self._buffers:
+            if prefix + name in state_dict:
+                setattr(self, name, torch.empty_like(state_dict[prefix + name]))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+register(
+    ModelSpec(
+        name="gradient-mixture",
+        summary="linear autoencoders on gradient features, one a cluster; small images, fitted in seconds",
+        build=GradientMixture,
+        trains=False,
+        side=64,
+        options={"n_components": 128, "power": 0.0},
+        scoring_batch=64,
+        draws=False,
+    )
+)
