@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from oddment.progress import Progress
 from oddment.regions import find_regions, map_peak
 from oddment.report import render_pictures
 from oddment.report.pictures import as_displayed
@@ -43,16 +44,20 @@ class Drawn:
     regions: dict[int, tuple[Region, ...]] = field(default_factory=dict)
 
 
-def draw(audit: Audit) -> Drawn:
+def draw(audit: Audit, progress: Progress | None = None) -> Drawn:
     """Return pictures and boxes of the highest scores, selected ones first, and pictures of a sample of the others."""
+    progress = progress or Progress()
     order = np.argsort(-audit.scores, kind="stable")
     highest = order[: max(_HIGHEST, min(audit.chosen.count, 3 * _HIGHEST))]
     step = max(1, len(order) // _SAMPLE)
     wanted = np.union1d(highest, order[::step])
     drawn = Drawn()
+    progress.start("Drawing the report", len(wanted))
     for judged in audit.judged:
         for part in range(len(judged.crossed.models)):
             _draw_part(audit, judged, part, wanted, drawn)
+            progress.update(len(drawn.pictures))
+    progress.finish()
     return drawn
 
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from oddment.auditing.run import Audit
+    from oddment.progress import Progress
 
 __all__ = ["FILES", "copy_clean", "write_audit"]
 
@@ -55,7 +56,13 @@ _NULL_POINTS = 2_000
 
 
 def write_audit(
-    audit: Audit, out: Path, *, parquet: bool = False, report: bool = True, command: str = ""
+    audit: Audit,
+    out: Path,
+    *,
+    parquet: bool = False,
+    report: bool = True,
+    command: str = "",
+    progress: Progress | None = None,
 ) -> list[Path]:
     """Write the files of an audit into a folder and return them.
 
@@ -65,13 +72,14 @@ def write_audit(
         parquet: results.parquet as well.
         report: report.html.
         command: how the audit is run again, for the report; "" where nobody knows.
+        progress: told of stages.
 
     Raises:
         MissingExtraError: if pyarrow is needed and not installed.
     """
     for name in FILES:
         (out / name).unlink(missing_ok=True)
-    drawn = draw(audit) if report else None
+    drawn = draw(audit, progress) if report else None
     rows = _rows(audit, drawn.regions if drawn else {})
     files = write_tables(out, lambda: iter(rows), parquet=parquet)
     files.append(_lines(out / "clean.txt", (row["path"] for row in rows if row["is_anomaly"] is False)))

@@ -165,6 +165,7 @@ def audit(
         if resume and overwrite:
             msg = "--resume finishes an interrupted audit and --overwrite throws it away: give one of them."
             raise ParameterError(msg)
+        bars = Bars(quiet=quiet or as_json)
         done = _audit(
             images,
             output,
@@ -187,12 +188,12 @@ def audit(
             groups=groups,
             resume=resume,
             overwrite=overwrite,
-            bars=Bars(quiet=quiet or as_json),
+            bars=bars,
         )
         from oddment.auditing.write import copy_clean, summary, write_audit
 
         command = shlex.join(["oddment", "audit", *map(str, images), "-o", str(output)])
-        files = write_audit(done, output, parquet=parquet, report=report, command=command)
+        files = write_audit(done, output, parquet=parquet, report=report, command=command, progress=bars)
         copied = None
         if apply_to is not None:
             clean = [p for p, odd in zip(done.collection.paths, done.chosen.selected, strict=True) if not odd]
