@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,10 @@ from typing import TYPE_CHECKING, Any
 # One thread each: tests share their cores with each other. Set before NumPy, torch or ONNX Runtime start any.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("ODDMENT_THREADS", "1")
+
+# A job in the background of a plain shell ignores Ctrl-C, and so would all processes that tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 from PIL import Image
