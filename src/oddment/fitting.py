@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 import time
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnxruntime
 import torch
 from safetensors.torch import save as save_tensors
 
-import oddment
 from oddment.artifact import ModelFile
 from oddment.calibration import Calibration, ThresholdRule
 from oddment.errors import DataError, ImageError, ParameterError, TrainingError
+from oddment.images.fingerprint import join_groups
 from oddment.images.survey import survey
 from oddment.models import Batch, Shape, build
 from oddment.models._baseline import Baseline
@@ -27,12 +24,13 @@ from oddment.progress import Progress
 from oddment.regions import map_peak
 from oddment.results import Detection, Rejection
 from oddment.scorer import Scorer
-from oddment.scoring import ScoringGraph, export, parse_scores
+from oddment.scoring import ScoringGraph, export
 from oddment.training.challenge import Untried, challenge
-from oddment.training.choosing import choose, over_training
-from oddment.training.collect import Collection, collect, merge_groups
+from oddment.training.choosing import choose
+from oddment.training.collect import Collection, collect
+from oddment.training.describing import caveats_of, describe_fit
 from oddment.training.examples import keep_examples
-from oddment.training.loop import Plan, TrainingState, pick_device, plan_epochs, stopped_early, train
+from oddment.training.loop import Plan, TrainingState, pick_device, plan_epochs, train
 from oddment.training.optimizers import LEARNING_RATES
 from oddment.training.precision import pick_precision
 from oddment.training.settings import NOTHING_HELD_OUT, Settings, needs_held_out
@@ -131,7 +129,7 @@ def fit_images(
         progress=progress,
         exposure=settings.standardise_exposure,
     )
-    _check_strict(collection, settings)
+    collection.check(strict=settings.strict)
     grouping = _group(collection, settings, groups)
     split = _split(grouping, settings, count, split)
     autoencoder, plan, state, device = _train(
@@ -166,7 +164,7 @@ def fit_images(
     }
     if exclusion:
         sizes["excluded"] = exclusion.as_dict()
-    info = _info(choice, settings, autoencoder, plan, state, device) | {"data": sizes, "parity": parity}
+    info = describe_fit(choice, settings, autoencoder, plan, state, device) | {"data": sizes, "parity": parity}
     tried = _challenge(model, autoencoder, collection, split, settings, spec.name, progress)
     info["training"]["baselines"] = tried.as_dict()
     if settings.thumbnails:
@@ -178,7 +176,7 @@ def fit_images(
         scores,
         tuple(collection.rejections),
         tuple(tuple(names) for names in collection.duplicates()),
-        (*_caveats(model, spec, plan, state, settings, tried.caveat()), *(exclusion.caveats if exclusion else ())),
+        (*caveats_of(model, spec, plan, state, settings, tried.caveat()), *(exclusion.caveats if exclusion else ())),
     )
 
 
@@ -215,7 +213,7 @@ def _group(
         labels.append(collection.near_groups())
     if groups:
         labels.append(groups(collection.paths))
-    return merge_groups(*labels)
+    return join_groups(*labels)
 
 
 def _split(grouping: NDArray[np.int64], settings: Settings, count: int, given: Split | None) -> Split:
@@ -228,19 +226,6 @@ def _split(grouping: NDArray[np.int64], settings: Settings, count: int, given: S
     if not given.calibration.size and needs_held_out(settings.rule):
         raise ParameterError(NOTHING_HELD_OUT)
     return given
-
-
-def _check_strict(collection: Collection, settings: Settings) -> None:
-    if settings.strict and collection.rejections:
-        first = collection.rejections[0]
-        msg = (
-            f"{len(collection.rejections):,} images cannot be used and --strict was given; the first: "
-            f"{first.path}: {first.reason}."
-        )
-        raise DataError(msg)
-    if not len(collection):
-        msg = "none of the images can be used."
-        raise DataError(msg)
 
 
 def _nothing_usable(count: int, looked: Survey) -> str:
@@ -480,75 +465,3 @@ def _challenge(
     )
     progress.finish()
     return tried
-
-
-# --- describing
-
-
-def _info(
-    choice: Choice,
-    settings: Settings,
-    autoencoder: Autoencoder,
-    plan: Plan,
-    state: TrainingState,
-    device: torch.device,
-) -> dict[str, Any]:
-    spec = choice.spec
-    options = {**spec.options, **settings.options}
-    return {
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "model": {
-            "name": spec.name,
-            "summary": spec.summary,
-            "chosen": choice.reason,
-            "options": options,
-            "score": ",".join(parse_scores(settings.score)),
-            "pool": settings.pool,
-            "standardise_exposure": settings.standardise_exposure,
-            # Of a model without parameters, the numbers that fitting has set.
-            "parameters": sum(p.numel() for p in [*autoencoder.parameters()] or autoencoder.buffers()),
-        },
-        "training": {
-            **asdict(plan),
-            "device": str(device),
-            "seconds": round(state.seconds, 3),
-            "stopped": _why_stopped(plan, state),
-            "notes": list(autoencoder.notes),
-            "history": [asdict(epoch) for epoch in state.history],
-        },
-        "versions": {
-            "oddment": oddment.__version__,
-            "python": platform.python_version(),
-            "torch": str(torch.__version__),
-            "onnxruntime": onnxruntime.__version__,
-            "numpy": np.__version__,
-        },
-    }
-
-
-def _why_stopped(plan: Plan, state: TrainingState) -> str:
-    if not plan.epochs:
-        return "fitted in one pass"
-    if len(state.history) >= plan.epochs:
-        return "all epochs done"
-    if stopped_early(state.history, plan.patience):
-        return f"no better validation loss in {plan.patience} epochs"
-    return "time budget spent"
-
-
-def _caveats(
-    model: ModelFile, spec: ModelSpec, plan: Plan, state: TrainingState, settings: Settings, hint: str | None
-) -> tuple[str, ...]:
-    caveats = [model.calibration.caveat(), *model.info["training"]["notes"]]
-    ignored = [name for name in ("epochs", "batch_size", "learning_rate", "budget") if getattr(settings, name)]
-    if not plan.epochs and ignored:
-        caveats.append(f"{settings.model} is fitted in one pass: {', '.join(ignored)} had no effect.")
-    if spec.remembers and over_training(settings.rule):
-        caveats.append(
-            f"{spec.name} remembers the images it was fitted to, so that their scores are too low and a threshold over "
-            "them flags too much. Use --target-fpr or --quantile, which take held-out images, or a model that trains."
-        )
-    if _why_stopped(plan, state) == "time budget spent":
-        caveats.append("The time budget ended training early; another run may give other scores.")
-    caveats.append(hint)
-    return tuple(text for text in caveats if text)

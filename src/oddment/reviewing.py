@@ -11,9 +11,7 @@ import csv
 import io
 import json
 import math
-import os
 import re
-import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from oddment.errors import ParameterError
 from oddment.images.matching import match_paths
+from oddment.whole import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -259,7 +258,7 @@ def write_review(path: Path, rows: Sequence[Reviewed]) -> None:
         name = f"./{row.path}" if _FORMULA.match(row.path) else row.path
         score = "" if row.score is None else row.score
         writer.writerow([name, *([row.sha256] if hashed else []), score, str(row.is_anomaly).lower(), row.verdict])
-    _swap(path, text.getvalue())
+    write_whole(path, text.getvalue())
 
 
 def write_paths(path: Path, paths: Iterable[str]) -> None:
@@ -273,20 +272,7 @@ def write_paths(path: Path, paths: Iterable[str]) -> None:
     if broken:
         msg = f"{path}: a list has a path a line, and {broken[0]!r} holds a line break. Rename the file."
         raise ParameterError(msg)
-    _swap(path, "".join(f"{name}\n" for name in paths))
-
-
-def _swap(path: Path, text: str) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            # A name that is not UTF-8 on disk is written with escapes, as in the tables of a search.
-            file.write(text.encode("utf-8", "backslashreplace"))
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_whole(path, "".join(f"{name}\n" for name in paths))
 
 
 # --- leaving images out ------------------------------------------------------------------------------------------

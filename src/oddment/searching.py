@@ -18,7 +18,7 @@ import oddment
 from oddment.card import model_card
 from oddment.errors import DataError
 from oddment.images.decode import DEFAULT_MAX_PIXELS, decode, thumbnail
-from oddment.images.files import count_images, iter_images
+from oddment.images.files import iter_images, require_images
 from oddment.images.references import ImageRef
 from oddment.progress import Progress
 from oddment.report import Gallery, ReportData, explain, render_heat_map, render_pictures, write_report
@@ -145,10 +145,7 @@ class Search:
         # and before anything is written.
         self._refs = iter_images(self.sources, exclude=self._outputs)
         self._check_folder()
-        self.total = count_images(self.sources, exclude=self._outputs)
-        if not self.total:
-            names = ", ".join(map(str, self.sources[:3]))
-            raise DataError(f"there are no images in {names}. Name files, or a folder that holds some.")
+        self.total = require_images(self.sources, exclude=self._outputs)
         out.mkdir(parents=True, exist_ok=True)
         self._clear()
         self.journal = Journal(out / JOURNAL, self._about(), resume=options.resume)

@@ -45,6 +45,7 @@ FINDING = (
     "oddment.selection",
     "oddment.streams",
     "oddment.tables",
+    "oddment.whole",
     "oddment.data.sample",
     "oddment.data.idx",
 )

@@ -262,6 +262,18 @@ class TestAudit:
         assert done.chosen.reference == n
         assert "at most 0.1 are normal" in done.chosen.describe()
 
+    def test_a_reference_that_cannot_help_is_named(self, folder: Path, tmp_path: Path) -> None:
+        """Too few for any selection, too few for a single image, and images that were audited themselves."""
+        few = save(tmp_path / "few", digits(1, 200)[90:95])
+        (note,) = audit_images([folder], SETTINGS, AuditOptions(trim=0), reference=[few]).notes[-1:]
+        assert "5 reference images are too few for fdr=0.1: nothing can be selected" in note
+        more = save(tmp_path / "more", digits(1, 200)[90:])
+        shutil.copy(folder / "i003.png", more / "seen.png")
+        coarse, shared = audit_images([folder], SETTINGS, AuditOptions(trim=0), reference=[more]).notes[-2:]
+        n, batch = len(list(more.iterdir())), 95
+        assert f"none is selected, or at least {int(np.ceil(batch / (0.1 * (n + 1))))} together" in coarse
+        assert shared.startswith(f"1 of the {n} reference images lie in the audited folder")
+
     def test_classes_and_wrong_labels(self, tmp_path: Path) -> None:
         """An eight among the ones is a suspect for the eights; each class is judged by itself."""
         save(tmp_path / "d" / "one", digits(1, 45))
@@ -382,6 +394,21 @@ class TestCommand:
         invoke("audit", folder, "-o", tmp_path / "whole", "--model", "pca")
         assert len(fits) == 7
         assert (tmp_path / "out" / "results.csv").read_bytes() == (tmp_path / "whole" / "results.csv").read_bytes()
+
+    def test_what_is_wrong_is_said_before_the_work(self, folder: Path, tmp_path: Path, invoke: Run) -> None:
+        """An empty folder, one without images that can be used, a target that is taken: nothing is fitted or left."""
+        out, empty = tmp_path / "out", tmp_path / "empty"
+        empty.mkdir()
+        words = ("audit", folder, "-o", out, "--model", "pca")
+        for option in ("--reference", "--against"):
+            assert f"there are no images in {empty}" in invoke(*words, option, empty, code=3).stderr
+            told = invoke(*words, option, folder / "broken.png", code=3).stderr
+            assert "none of the images can be used" in told
+            assert "broken.png: " in told
+        assert "is not empty" in invoke(*words, "--apply-to", folder, code=3).stderr
+        told = invoke("audit", folder / "broken.png", "-o", out, code=3).stderr
+        assert "1 × not an image" in told
+        assert not out.exists()
 
     def test_wrong_usage(self, folder: Path, tmp_path: Path, invoke: Run) -> None:
         """Two rules, a file for a folder, a folder that is not there."""

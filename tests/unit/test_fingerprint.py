@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 from oddment.images import Decoded, thumbnail
 from oddment.images.fingerprint import (
@@ -17,7 +20,9 @@ from oddment.images.fingerprint import (
     join_groups,
     perceptual_hashes,
 )
-from oddment.training.collect import merge_groups
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 def photo(seed: int, size: tuple[int, int] = (240, 320)) -> np.ndarray:
@@ -138,18 +143,29 @@ def test_digest() -> None:
 def test_merging_groups() -> None:
     """Groupings are merged into the finest one that joins whatever any of them joins."""
     near, asked = np.array([0, 0, 1, 2, 3]), np.array([0, 1, 1, 2, 3])
-    assert merge_groups(near, asked).tolist() == [0, 0, 0, 1, 2]
-    assert merge_groups(np.arange(4)).tolist() == [0, 1, 2, 3]
+    assert join_groups(near, asked).tolist() == [0, 0, 0, 1, 2]
+    assert join_groups(np.arange(4)).tolist() == [0, 1, 2, 3]
 
 
-def test_two_groupings_are_joined_as_many_are() -> None:
-    """`join_groups` gives what `merge_groups`, which needs SciPy, gives for two."""
+def connected(*labels: NDArray[Any]) -> NDArray[Any]:
+    """The same by SciPy: images and groups are nodes, and an image hangs on each of its groups."""
+    count = len(labels[0])
+    offsets = np.cumsum([count, *(int(label.max()) + 1 for label in labels)])
+    columns = np.concatenate([label + start for label, start in zip(labels, offsets[:-1], strict=True)])
+    edges = (np.ones(len(columns), bool), (np.tile(np.arange(count), len(labels)), columns))
+    found: NDArray[Any] = connected_components(coo_matrix(edges, shape=(offsets[-1], offsets[-1])), directed=False)[1]
+    return found[:count]
+
+
+def test_groupings_are_joined_as_components_are() -> None:
+    """`join_groups` gives the connected components, for two groupings and for three."""
     rng = np.random.default_rng(0)
     for count in (1, 2, 7, 60):
         left, right = rng.integers(0, count, count), rng.integers(0, max(1, count // 2), count)
-        joined, merged = join_groups(left, right), merge_groups(left, right)
-        assert ((joined[:, None] == joined) == (merged[:, None] == merged)).all()
-        assert set(joined.tolist()) == set(range(int(joined.max()) + 1))
+        for labels in ((left, right), (left, right, rng.integers(0, count, count))):
+            joined, merged = join_groups(*labels), connected(*labels)
+            assert ((joined[:, None] == joined) == (merged[:, None] == merged)).all()
+            assert set(joined.tolist()) == set(range(int(joined.max()) + 1))
 
 
 def test_thumbs_are_those_of_fitting() -> None:

@@ -13,10 +13,11 @@ from oddment.calibration import ThresholdRule
 from oddment.errors import CheckpointError, ImageError, ParameterError, TrainingError
 from oddment.fitting import Settings, fit_images
 from oddment.images.files import ImageRef
+from oddment.images.fingerprint import join_groups
 from oddment.images.prepare import Preparation
 from oddment.progress import Progress
 from oddment.training.checkpoint import Checkpoint
-from oddment.training.collect import collect, merge_groups
+from oddment.training.collect import collect
 from oddment.training.loop import Epoch, TrainingState, pick_device, plan_epochs, stopped_early
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class TestCollect:
 
     def test_merged_groups_join_what_any_joins(self) -> None:
         """If one labelling joins a and b, and another b and c, all three are one group."""
-        merged = merge_groups(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 2]))
+        merged = join_groups(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 2]))
         assert merged.tolist() == [0, 0, 0, 1]
 
     def test_fingerprint_is_of_the_pixels_in_order(self, digits: NDArray[Any]) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from oddment.images.measure import Measures
     from oddment.training.collect import Collection
 
-__all__ = ["Duplicates", "Leak", "Oddity", "find_duplicates", "find_leaks", "find_oddities", "shows_near_duplicates"]
+__all__ = ["Duplicates", "Leak", "Oddity", "alike", "find_duplicates", "find_leaks", "find_oddities"]
 
 # Quartiles and three of their distances: of a Gaussian, two in a million lie beyond (Tukey's "far out").
 _FENCE = 3.0
@@ -74,19 +74,32 @@ class Leak:
     bits: int
 
 
-def shows_near_duplicates(collection: Collection) -> bool:
+def _is_hashable(collection: Collection) -> bool:
     """Return whether pictures are large enough for a perceptual hash: two drawings of one digit look alike to it."""
     sides = [max(item.width, item.height) for item in collection.measures]
     return bool(sides) and float(np.median(sides)) >= _LEAST_SIDE
 
 
-def find_duplicates(collection: Collection) -> list[Duplicates]:
-    """Return sets of equal images, then sets of images that look alike, the largest first; a set is listed once."""
+def alike(collection: Collection) -> NDArray[np.int64]:
+    """Return a number for each image, int64 (n,), that near and exact duplicates share.
+
+    Of small pictures only exact duplicates do: most drawings of one digit look alike to a perceptual hash.
+    """
+    return collection.near_groups() if _is_hashable(collection) else _exact(collection.digests)
+
+
+def find_duplicates(collection: Collection, groups: NDArray[np.int64]) -> list[Duplicates]:
+    """Return sets of equal images, then sets of images that look alike, the largest first; a set is listed once.
+
+    Args:
+        collection: the images.
+        groups: int64 (n,), as `alike` gives them.
+    """
     exact = [Duplicates(exact=True, paths=tuple(names)) for names in collection.duplicates()]
     near = [
         Duplicates(exact=False, paths=tuple(collection.paths[index] for index in members))
-        for members in _groups(collection.near_groups())
-        if shows_near_duplicates(collection) and len({collection.digests[index] for index in members}) > 1
+        for members in _groups(groups)
+        if len({collection.digests[index] for index in members}) > 1
     ]
     return sorted(exact, key=lambda item: -len(item.paths)) + sorted(near, key=lambda item: -len(item.paths))
 
@@ -95,10 +108,10 @@ def find_leaks(collection: Collection, other: Collection) -> list[Leak]:
     """Return which images of the collection occur in the other, exactly or nearly; each with its nearest there."""
     hashes = np.concatenate([collection.hashes, other.hashes])
     count, leaks = len(collection), {}
-    _, exact = np.unique(np.array([*collection.digests, *other.digests], dtype="S16"), return_inverse=True)
-    near = group_near_duplicates(hashes) if shows_near_duplicates(collection) else exact
-    for labels in (exact, near):
-        for members in _groups(labels.astype(np.int64)):
+    exact = _exact([*collection.digests, *other.digests])
+    hashed = _is_hashable(collection)
+    for labels in (exact, group_near_duplicates(hashes)) if hashed else (exact,):
+        for members in _groups(labels):
             here, there = members[members < count], members[members >= count]
             if not here.size or not there.size:
                 continue
@@ -107,8 +120,7 @@ def find_leaks(collection: Collection, other: Collection) -> list[Leak]:
                 nearest = int(np.argmin(bits[row]))
                 same = np.flatnonzero(exact[there] == exact[index])
                 nearest = int(same[0]) if same.size else nearest
-                close = shows_near_duplicates(collection) and bits[row, nearest] <= NEAR_BITS
-                if index not in leaks and (same.size or close):
+                if index not in leaks and (same.size or (hashed and bits[row, nearest] <= NEAR_BITS)):
                     match = other.paths[int(there[nearest]) - count]
                     leaks[index] = Leak(collection.paths[index], match, bool(same.size), int(bits[row, nearest]))
     return [leaks[index] for index in sorted(leaks, key=lambda index: (not leaks[index].exact, index))]
@@ -136,6 +148,10 @@ def find_oddities(paths: Sequence[str], measures: Sequence[Measures]) -> list[Od
         values = np.array([getattr(measures[index], name) for index in rest])
         found += [(rest[index], name, value, usual) for index, value, usual in _beyond(values, floor)]
     return [Oddity(paths[index], check, value, usual) for index, check, value, usual in found]
+
+
+def _exact(digests: Sequence[bytes]) -> NDArray[np.int64]:
+    return np.unique(np.array(digests, dtype="S16"), return_inverse=True)[1].astype(np.int64)
 
 
 def _groups(labels: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:

@@ -76,14 +76,16 @@ class Chosen:
         if kind == "fdr" and self.reference:
             return (
                 f"Benjamini-Hochberg over all images of the audit, on conformal p-values from {self.reference:,} "
-                f"images known to be normal: of those selected, at most {value:g} are normal ones on average."
+                f"known to be normal: of those selected, at most {value:g} are normal ones on average. Each p-value "
+                "is valid by itself; that the rate follows is proven where one model gives all scores, and here each "
+                "of several scores a part."
             )
         if kind == "fdr":
             return (
                 f"Benjamini-Hochberg over all images of the audit: of those selected, about {value:g} are normal ones "
                 "as far as the scores of normal images go on as their bulk does. That is an estimate and not a "
-                "promise: nobody has said which images are normal. Images known to be normal, given with --reference, "
-                "turn it into one."
+                "promise: nobody has said which images are normal. With images known to be normal, given with "
+                "--reference, p-values need no such guess."
             )
         told = {
             "quantile": f"the {1 - value:.3g} of the images with the highest scores",

@@ -4,32 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from functools import partial as bind
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from oddment.auditing.checks import (
-    Duplicates,
-    Leak,
-    Oddity,
-    find_duplicates,
-    find_leaks,
-    find_oddities,
-    shows_near_duplicates,
-)
+from oddment.auditing.checks import Duplicates, Leak, Oddity, alike, find_duplicates, find_leaks, find_oddities
 from oddment.auditing.classes import Suspect, classes_of, find_suspects
 from oddment.auditing.crossfit import Crossed, cross_fit, fits, score_store
 from oddment.auditing.judge import Chosen, Rule, choose_images
 from oddment.auditing.null import LEAST_SCORES, EmpiricalNull, fit_null, p_of
 from oddment.calibration import p_values as conformal_p_values
 from oddment.errors import DataError, ParameterError, TooFewImagesError
-from oddment.images.files import count_images, iter_images
+from oddment.images.files import count_images, iter_images, require_images
+from oddment.images.fingerprint import join_groups
 from oddment.images.survey import survey
 from oddment.progress import Progress
 from oddment.training.choosing import choose
-from oddment.training.collect import Collection, collect, merge_groups
+from oddment.training.collect import Collection, collect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -175,11 +169,12 @@ def audit_images(
         msg = "fit='tile' cuts images into pieces; an audit judges whole ones. Use letterbox or stretch."
         raise ParameterError(msg)
     progress = progress or Progress()
-    count = count_images(sources, exclude=exclude)
-    looked = survey(iter_images(sources, exclude=exclude), count, max_pixels=settings.max_pixels)
+    # What is wrong with any of the folders is said before an image is read.
+    counts = [require_images(given, exclude=exclude) for given in (sources, reference, against) if given]
+    looked = survey(iter_images(sources, exclude=exclude), counts[0], max_pixels=settings.max_pixels)
     if not looked.n_usable:
-        what = "there are no images in" if not count else f"none of the {count:,} files can be used in"
-        msg = f"{what} {', '.join(map(str, list(sources)[:3]))}. Name files, or a folder that holds some."
+        reasons = "; ".join(f"{number} × {reason}" for reason, number in list(looked.reasons.items())[:3])
+        msg = f"no image in {_named(sources)} can be used: {reasons}."
         raise DataError(msg)
     choice = choose(settings, looked)
     progress.say(f"{choice.spec.name}, {choice.reason}.")
@@ -198,7 +193,14 @@ def audit_images(
             "one class at a time, or add --no-classes."
         )
         raise ParameterError(msg)
-    grouping = _grouping(collection, settings, groups)
+    known = read(reference) if reference else None
+    leaks = find_leaks(collection, read(against)) if against else []
+    same = alike(collection)
+    grouping = join_groups(
+        np.arange(len(collection)),
+        *([same] if settings.find_duplicates else []),
+        *([groups(collection.paths)] if groups else []),
+    )
     work = partial(_identity(collection, settings, options)) if partial else None
     sets = _sets(classes, len(collection))
     judged = _judge_all(collection, grouping, sets, choice, settings, options, work, progress)
@@ -206,10 +208,8 @@ def audit_images(
     for item in judged:
         scores[item.members] = item.null.standardise(item.crossed.scores)
         estimated[item.members] = p_of(scores[item.members])
-    known = read(reference) if reference else None
     p_values = estimated if known is None else _conformal(scores, judged[0], known, choice)
     chosen = choose_images(scores, p_values, options.rule, reference=0 if known is None else len(known))
-    leaks = find_leaks(collection, read(against)) if against else []
     suspects = _suspects(collection, judged, classes, estimated, choice, progress) if classes else []
     return Audit(
         collection=collection,
@@ -221,11 +221,15 @@ def audit_images(
         chosen=chosen,
         classes=tuple(classes) if classes else None,
         suspects=tuple(suspects),
-        duplicates=tuple(find_duplicates(collection)),
+        duplicates=tuple(find_duplicates(collection, same)),
         oddities=tuple(find_oddities(collection.paths, collection.measures)),
         leaks=tuple(leaks),
-        notes=_notes(collection, classes, judged, chosen),
+        notes=(*_notes(collection, classes, judged, chosen), *_reference_notes(collection, known, chosen)),
     )
+
+
+def _named(sources: Sequence[str | Path]) -> str:
+    return ", ".join(map(str, list(sources)[:3])) + (", …" if len(sources) > 3 else "")
 
 
 def _read(
@@ -248,16 +252,7 @@ def _read(
         progress=progress,
         measured=measured,
     )
-    if not len(found):
-        msg = f"none of the images in {', '.join(map(str, list(sources)[:3]))} can be used."
-        raise DataError(msg)
-    if settings.strict and found.rejections:
-        first = found.rejections[0]
-        msg = (
-            f"{len(found.rejections):,} images cannot be used and --strict was given; the first: {first.path}: "
-            f"{first.reason}."
-        )
-        raise DataError(msg)
+    found.check(strict=settings.strict)
     return found
 
 
@@ -279,25 +274,6 @@ def _sets(classes: Sequence[str] | None, count: int) -> dict[str, NDArray[np.int
         return {"": np.arange(count)}
     names, inverse = np.unique(np.array(classes), return_inverse=True)
     return {str(name): np.flatnonzero(inverse == index) for index, name in enumerate(names)}
-
-
-def _grouping(
-    collection: Collection, settings: Settings, groups: Callable[[list[str]], NDArray[np.int64]] | None
-) -> NDArray[np.int64]:
-    labels = [
-        np.arange(len(collection)),
-        _alike(collection) if settings.find_duplicates else np.arange(len(collection)),
-    ]
-    if groups:
-        labels.append(groups(collection.paths))
-    return merge_groups(*labels)
-
-
-def _alike(collection: Collection) -> NDArray[np.int64]:
-    """Near and exact duplicates share a number; of small pictures exact ones only: most digits look alike to a hash."""
-    if shows_near_duplicates(collection):
-        return collection.near_groups()
-    return np.unique(np.array(collection.digests, dtype="S16"), return_inverse=True)[1].astype(np.int64)
 
 
 def _identity(collection: Collection, settings: Settings, options: AuditOptions) -> str:
@@ -386,6 +362,33 @@ def _suspects(
                 elsewhere[index][item.name] = p
     progress.finish()
     return find_suspects(collection.paths, classes, p_values.tolist(), elsewhere)
+
+
+def _reference_notes(collection: Collection, known: Collection | None, chosen: Chosen) -> list[str]:
+    """What weakens the promise that a reference makes."""
+    if known is None:
+        return []
+    notes = []
+    count, batch, rate = len(known), len(collection), chosen.rule.value
+    fewest = math.ceil(round(batch / (rate * (count + 1)), 9)) if chosen.rule.kind == "fdr" else 1
+    if fewest > batch:
+        notes.append(
+            f"{count:,} reference images are too few for fdr={rate:g}: nothing can be selected, whatever is in the "
+            f"folder. It takes {math.ceil(round(1 / rate, 9)) - 1:,} at least, and {math.ceil(batch / rate) - 1:,} to "
+            "select a single image."
+        )
+    elif fewest > 1:
+        notes.append(
+            f"With {count:,} reference images no p-value is below {1 / (count + 1):.2g}: of these {batch:,} images "
+            f"none is selected, or at least {fewest:,} together. {math.ceil(batch / rate) - 1:,} would allow one."
+        )
+    shared = len({item.other for item in find_leaks(collection, known)})
+    if shared:
+        notes.append(
+            f"{shared:,} of the {count:,} reference images lie in the audited folder as well, exactly or nearly: "
+            "models have seen them, their scores are too low and p-values too small. Give images that were not audited."
+        )
+    return notes
 
 
 def _notes(

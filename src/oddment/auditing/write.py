@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import shutil
-import tempfile
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,17 +21,19 @@ from oddment.images.references import printable
 from oddment.report import ReportData, write_report
 from oddment.report.page import Grid, Section
 from oddment.results import Detection
+from oddment.reviewing import write_paths
 from oddment.tables import write_tables
+from oddment.whole import write_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
     from oddment.auditing.run import Audit
     from oddment.progress import Progress
 
-__all__ = ["FILES", "copy_clean", "write_audit"]
+__all__ = ["FILES", "check_target", "copy_clean", "summary", "write_audit"]
 
 FILES = (
     "results.csv",
@@ -76,15 +77,15 @@ def write_audit(
 
     Raises:
         MissingExtraError: if pyarrow is needed and not installed.
+        ParameterError: if a path holds a line break and cannot be listed in clean.txt; all else is written by then.
     """
     for name in FILES:
         (out / name).unlink(missing_ok=True)
     drawn = draw(audit, progress) if report else None
     rows = _rows(audit, drawn.regions if drawn else {})
     files = write_tables(out, lambda: iter(rows), parquet=parquet)
-    files.append(_lines(out / "clean.txt", (row["path"] for row in rows if row["is_anomaly"] is False)))
     files += [_table(out / name, columns, lines) for name, (columns, lines) in _lists(audit).items() if lines]
-    files.append(_lines(out / "audit.json", [json.dumps(summary(audit), indent=1)]))
+    files.append(write_whole(out / "audit.json", json.dumps(summary(audit), indent=1) + "\n"))
     if drawn:
         ranked = sorted((row for row in rows if row["rank"]), key=lambda row: row["rank"])
         rejected = [row for row in rows if not row["rank"]]
@@ -116,7 +117,8 @@ def write_audit(
             ),
         )
         files.append(path)
-    return files
+    write_paths(out / "clean.txt", (row["path"] for row in rows if row["is_anomaly"] is False))
+    return [*files, out / "clean.txt"]
 
 
 def summary(audit: Audit) -> dict[str, Any]:
@@ -142,6 +144,21 @@ def summary(audit: Audit) -> dict[str, Any]:
     }
 
 
+def check_target(target: Path) -> None:
+    """Check that clean images may be copied into a folder.
+
+    Raises:
+        DataError: if it holds something.
+        ParameterError: if it is a file.
+    """
+    if target.exists() and not target.is_dir():
+        msg = f"--apply-to {target} is a file. Name a folder to copy the clean images to."
+        raise ParameterError(msg)
+    if target.exists() and any(target.iterdir()):
+        msg = f"--apply-to {target} is not empty. Name a new folder: nothing is overwritten."
+        raise DataError(msg)
+
+
 def copy_clean(sources: Sequence[str | Path], paths: Iterable[str], target: Path) -> int:
     """Copy these images into a folder, under the names that they have below their source, and return how many.
 
@@ -156,12 +173,7 @@ def copy_clean(sources: Sequence[str | Path], paths: Iterable[str], target: Path
         DataError: if the folder holds something, an image is one of an array, or one is gone.
         ParameterError: if `target` is a file.
     """
-    if target.exists() and not target.is_dir():
-        msg = f"--apply-to {target} is a file. Name a folder to copy the clean images to."
-        raise ParameterError(msg)
-    if target.exists() and any(target.iterdir()):
-        msg = f"--apply-to {target} is not empty. Name a new folder: nothing is overwritten."
-        raise DataError(msg)
+    check_target(target)
     wanted, roots = set(paths), [printable(str(source)).rstrip("/") for source in sources]
     target.mkdir(parents=True, exist_ok=True)
     copied: set[str] = set()
@@ -254,34 +266,12 @@ def _lists(audit: Audit) -> dict[str, tuple[Sequence[str], list[Sequence[object]
     }
 
 
-@contextmanager
-def _whole(path: Path) -> Iterator[IO[str]]:
-    """A text file that appears under its name only when it is complete."""
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", errors="backslashreplace", newline="", dir=path.parent, delete=False
-    ) as file:
-        temporary = Path(file.name)
-        try:
-            yield file
-        except BaseException:
-            temporary.unlink()
-            raise
-    temporary.chmod(0o644)
-    temporary.replace(path)
-
-
-def _lines(path: Path, lines: Iterable[str]) -> Path:
-    with _whole(path) as file:
-        file.writelines(f"{line}\n" for line in lines)
-    return path
-
-
 def _table(path: Path, columns: Sequence[str], lines: Sequence[Sequence[object]]) -> Path:
-    with _whole(path) as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        writer.writerows(lines)
-    return path
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(columns)
+    writer.writerows(lines)
+    return write_whole(path, text.getvalue())
 
 
 # --- the report

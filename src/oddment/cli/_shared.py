@@ -35,6 +35,7 @@ __all__ = [
     "parse_size",
     "print_card",
     "print_json",
+    "print_ranking",
     "print_rejections",
     "reporting",
 ]
@@ -206,6 +207,26 @@ def print_card(console: Console, card: Mapping[str, Mapping[str, str]]) -> None:
             table.add_row(label, _escape(value))
         console.print(table)
         console.print()
+
+
+def print_ranking(
+    console: Console,
+    rows: Iterable[tuple[float, float, bool, str]],
+    *,
+    verdicts: tuple[str, str] = ("anomaly", "normal"),
+) -> None:
+    """Print the highest scores: score, p-value, whether it is an anomaly, and name of each, highest first."""
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2), header_style="dim")
+    for name in ("rank", "score", "p-value"):
+        table.add_column(name, justify="right", overflow="fold")
+    for name in ("verdict", "image"):
+        table.add_column(name, overflow="fold")
+    for rank, (score, p_value, is_anomaly, path) in enumerate(rows, start=1):
+        verdict = f"[red]{verdicts[0]}[/red]" if is_anomaly else verdicts[1]
+        table.add_row(str(rank), f"{score:.5g}", f"{p_value:.2g}", verdict, path.replace("[", "\\["))
+    console.print(table)
 
 
 def print_rejections(console: Console, rejections: Iterable[Rejection], *, total: int, most: int = 10) -> None:

@@ -17,10 +17,22 @@ from oddment.cli._shared import (
     consoles,
     parse_size,
     print_json,
+    print_ranking,
     print_rejections,
     reporting,
 )
-from oddment.cli.fit import MaxPixels, parse_options
+from oddment.cli.fit import (
+    Channels,
+    Device,
+    Epochs,
+    MaxPixels,
+    ModelName,
+    ModelOption,
+    Seed,
+    Size,
+    Strict,
+    parse_options,
+)
 from oddment.errors import MissingExtraError, ParameterError
 
 if TYPE_CHECKING:
@@ -66,7 +78,7 @@ def audit(
     reference: Annotated[
         list[str] | None,
         typer.Option(
-            help="Images known to be normal, in none of the folders; repeatable. They make --fdr a promise.",
+            help="Images known to be normal, in none of the folders; repeatable. P-values then need no guess.",
             rich_help_panel=_ALSO,
         ),
     ] = None,
@@ -86,12 +98,9 @@ def audit(
             rich_help_panel=_ALSO,
         ),
     ] = None,
-    model: Annotated[str, typer.Option(help="auto, or a model by name, as for fit.", rich_help_panel=_TRAIN)] = "auto",
-    option: Annotated[
-        list[str] | None,
-        typer.Option(help="A model's own option, such as latent_dim=16; repeatable.", rich_help_panel=_TRAIN),
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the images, at most.", rich_help_panel=_TRAIN)] = None,
+    model: ModelName = "auto",
+    option: ModelOption = None,
+    epochs: Epochs = None,
     parts: Annotated[
         int, typer.Option(help="Models, each scoring the part it was fitted without.", rich_help_panel=_TRAIN)
     ] = 5,
@@ -106,23 +115,14 @@ def audit(
             rich_help_panel=_TRAIN,
         ),
     ] = None,
-    size: Annotated[
-        str | None,
-        typer.Option(
-            help="Side, or WIDTHxHEIGHT, that the model sees. [default: from the images]", rich_help_panel=_TRAIN
-        ),
-    ] = None,
+    size: Size = None,
     fit_mode: Annotated[
         Literal["letterbox", "stretch"],
         typer.Option("--fit", help="Keep the aspect ratio, or ignore it.", rich_help_panel=_TRAIN),
     ] = "letterbox",
-    channels: Annotated[
-        Literal["auto", "gray", "colour"], typer.Option(help="What the model sees.", rich_help_panel=_TRAIN)
-    ] = "auto",
-    seed: Annotated[
-        int, typer.Option(help="Same seed, same images, same machine: same scores.", rich_help_panel=_TRAIN)
-    ] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel=_TRAIN)] = "auto",
+    channels: Channels = "auto",
+    seed: Seed = 0,
+    device: Device = "auto",
     max_pixels: MaxPixels = 100_000_000,
     apply_to: Annotated[
         Path | None,
@@ -134,7 +134,7 @@ def audit(
     ] = None,
     parquet: Annotated[bool, typer.Option("--parquet", help="results.parquet as well.", rich_help_panel=_WHAT)] = False,
     report: Annotated[bool, typer.Option("--report/--no-report", help="report.html.", rich_help_panel=_WHAT)] = True,
-    strict: Annotated[bool, typer.Option("--strict", help="An unusable file is an error.")] = False,
+    strict: Strict = False,
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 when an image was selected.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Finish an interrupted audit.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Throw an interrupted audit away.")] = False,
@@ -159,9 +159,13 @@ def audit(
     """
     with reporting(debug=debug):
         rule = _rule(fdr, quantile, top, threshold)
+        from oddment.auditing.write import check_target, copy_clean, summary, write_audit
+
         if output.exists() and not output.is_dir():
             msg = f"-o {output} is a file. Name a folder to write the results to."
             raise ParameterError(msg)
+        if apply_to is not None:
+            check_target(apply_to)
         if resume and overwrite:
             msg = "--resume finishes an interrupted audit and --overwrite throws it away: give one of them."
             raise ParameterError(msg)
@@ -190,8 +194,6 @@ def audit(
             overwrite=overwrite,
             bars=bars,
         )
-        from oddment.auditing.write import copy_clean, summary, write_audit
-
         command = shlex.join(["oddment", "audit", *map(str, images), "-o", str(output)])
         files = write_audit(done, output, parquet=parquet, report=report, command=command, progress=bars)
         copied = None
@@ -277,8 +279,6 @@ def _audit(
 
 
 def _print(done: Audit, files: Sequence[Path], copied: int | None, target: Path | None, *, most: int = 10) -> None:
-    from rich.table import Table
-
     out, _ = consoles()
     rejections = done.collection.rejections
     out.print(
@@ -289,25 +289,13 @@ def _print(done: Audit, files: Sequence[Path], copied: int | None, target: Path 
     for note in done.notes:
         out.print("[yellow]Note:[/yellow] ", end="")
         out.print(note, soft_wrap=True, markup=False)
-    table = Table(box=None, padding=(0, 2), header_style="dim")
-    for name, justify in (
-        ("rank", "right"),
-        ("score", "right"),
-        ("p-value", "right"),
-        ("verdict", "left"),
-        ("image", "left"),
-    ):
-        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
     highest = sorted(range(len(done.scores)), key=lambda index: -done.scores[index])[:most]
-    for rank, index in enumerate(highest, start=1):
-        table.add_row(
-            str(rank),
-            f"{done.scores[index]:.3g}",
-            f"{done.p_values[index]:.2g}",
-            "[red]selected[/red]" if done.chosen.selected[index] else "ordinary",
-            done.collection.paths[index].replace("[", "\\["),
-        )
-    out.print(table)
+    paths, selected = done.collection.paths, done.chosen.selected
+    print_ranking(
+        out,
+        [(done.scores[i], done.p_values[i], selected[i], paths[i]) for i in highest],
+        verdicts=("selected", "ordinary"),
+    )
     for line in _also(done):
         out.print(line, soft_wrap=True, markup=False)
     print_rejections(out, rejections, total=len(rejections), most=most)
@@ -317,18 +305,18 @@ def _print(done: Audit, files: Sequence[Path], copied: int | None, target: Path 
 
 
 def _also(done: Audit) -> list[str]:
-    """What was found besides the ranking, a sentence each."""
+    """What was found besides the ranking, a line each."""
     exact = [item for item in done.duplicates if item.exact]
-    near = len(done.duplicates) - len(exact)
-    lines = []
-    if exact:
-        lines.append(f"{sum(len(item.paths) - 1 for item in exact):,} images are exact copies of another one.")
-    if near:
-        lines.append(f"{near:,} {'set' if near == 1 else 'sets'} of images look alike (duplicates.csv).")
-    if done.leaks:
-        lines.append(f"{len(done.leaks):,} images lie in the other folder too (leaks.csv).")
-    if done.suspects:
-        lines.append(f"{len(done.suspects):,} images may bear a wrong label (labels.csv).")
-    if done.oddities:
-        lines.append(f"{len(done.oddities):,} sizes, exposures or sharpnesses stand out (checks.csv).")
-    return lines
+    counts = (
+        (sum(len(item.paths) - 1 for item in exact), "exact copy of another image", "exact copies of other images"),
+        (len(done.duplicates) - len(exact), "set of images that look alike", "sets of images that look alike"),
+        (len(done.leaks), "image of the other folder", "images of the other folder"),
+        (len(done.suspects), "label that may be wrong", "labels that may be wrong"),
+        (len(done.oddities), "odd size, exposure or sharpness", "odd sizes, exposures or sharpnesses"),
+    )
+    files = ("duplicates.csv", "duplicates.csv", "leaks.csv", "labels.csv", "checks.csv")
+    return [
+        f"{count:,} {one if count == 1 else many} ({file})"
+        for (count, one, many), file in zip(counts, files, strict=True)
+        if count
+    ]

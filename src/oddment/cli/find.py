@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from oddment.cli._shared import INTERRUPTED, Bars, Debug, Json, Quiet, consoles, print_rejections, reporting
+from oddment.cli._shared import (
+    INTERRUPTED,
+    Bars,
+    Debug,
+    Json,
+    Quiet,
+    consoles,
+    print_ranking,
+    print_rejections,
+    reporting,
+)
 from oddment.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -182,8 +192,6 @@ def _promise(search: Search, summary: Summary) -> str:
 
 def print_summary(search: Search, summary: Summary, *, most: int = 10) -> None:
     """Print counts, the highest scores and where everything lies."""
-    from rich.table import Table
-
     from oddment.results import Rejection
 
     out, _ = consoles()
@@ -203,19 +211,7 @@ def print_summary(search: Search, summary: Summary, *, most: int = 10) -> None:
     for caveat in summary.selection.caveats() if summary.selection else ():
         out.print(f"[yellow]Note:[/yellow] {caveat}", soft_wrap=True)
     if best:
-        table = Table(box=None, padding=(0, 2), header_style="dim")
-        for name, justify in (
-            ("rank", "right"),
-            ("score", "right"),
-            ("p-value", "right"),
-            ("verdict", "left"),
-            ("image", "left"),
-        ):
-            table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
-        for row in sorted(best, key=lambda row: int(row["rank"])):
-            verdict = "[red]anomaly[/red]" if row["is_anomaly"] else "normal"
-            path = row["path"].replace("[", "\\[")
-            table.add_row(str(row["rank"]), f"{row['anomaly_score']:.5g}", f"{row['p_value']:.2g}", verdict, path)
-        out.print(table)
+        ranked = sorted(best, key=lambda row: int(row["rank"]))
+        print_ranking(out, [(row["anomaly_score"], row["p_value"], row["is_anomaly"], row["path"]) for row in ranked])
     print_rejections(out, rejected, total=summary.rejected, most=most)
     out.print(f"Written: {', '.join(str(path) for path in summary.files)}", soft_wrap=True)

@@ -30,7 +30,26 @@ if TYPE_CHECKING:
     from oddment.progress import Progress
     from oddment.reviewing import Exclusion
 
-__all__ = ["MaxPixels", "TargetFpr", "fit", "parse_options", "run_fit"]
+__all__ = [
+    "Channels",
+    "Device",
+    "Epochs",
+    "FixedThreshold",
+    "Margin",
+    "MaxNormal",
+    "MaxPixels",
+    "ModelName",
+    "ModelOption",
+    "Over",
+    "Quantile",
+    "Seed",
+    "Size",
+    "Strict",
+    "TargetFpr",
+    "fit",
+    "parse_options",
+    "run_fit",
+]
 
 _RULE = "Threshold (one of)"
 _TRAIN = "Training"
@@ -58,6 +77,27 @@ Over = Annotated[
         rich_help_panel=_RULE,
     ),
 ]
+ModelName = Annotated[
+    str,
+    typer.Option(
+        "--model", help="auto, or a model by name, such as conv-small, conv-large or knn.", rich_help_panel=_TRAIN
+    ),
+]
+ModelOption = Annotated[
+    list[str] | None,
+    typer.Option("--option", help="A model's own option, such as latent_dim=16; repeatable.", rich_help_panel=_TRAIN),
+]
+Epochs = Annotated[int | None, typer.Option(help="Passes over the images, at most.", rich_help_panel=_TRAIN)]
+Seed = Annotated[int, typer.Option(help="Same seed, same images, same machine: same scores.", rich_help_panel=_TRAIN)]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel=_TRAIN)]
+Size = Annotated[
+    str | None,
+    typer.Option(help="Side, or WIDTHxHEIGHT, that the model sees. [default: from the images]", rich_help_panel=_READ),
+]
+Channels = Annotated[
+    Literal["auto", "gray", "colour"], typer.Option(help="What the model sees.", rich_help_panel=_READ)
+]
+Strict = Annotated[bool, typer.Option("--strict", help="An unusable file is an error.", rich_help_panel=_READ)]
 MaxPixels = Annotated[int, typer.Option(help="Reject larger images before they are decoded.", rich_help_panel=_READ)]
 
 
@@ -77,14 +117,9 @@ def fit(
     margin: Margin = None,
     threshold: FixedThreshold = None,
     over: Over = None,
-    model: Annotated[
-        str, typer.Option(help="auto, or a model by name: conv-small, conv-large, dense.", rich_help_panel=_TRAIN)
-    ] = "auto",
-    option: Annotated[
-        list[str] | None,
-        typer.Option(help="A model's own option, such as latent_dim=16; repeatable.", rich_help_panel=_TRAIN),
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the images, at most.", rich_help_panel=_TRAIN)] = None,
+    model: ModelName = "auto",
+    option: ModelOption = None,
+    epochs: Epochs = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a step.", rich_help_panel=_TRAIN)] = None,
     learning_rate: Annotated[
         float | None, typer.Option(help="Peak of the optimizer's rate.", rich_help_panel=_TRAIN)
@@ -156,29 +191,20 @@ def fit(
             rich_help_panel=_TRAIN,
         ),
     ] = False,
-    seed: Annotated[
-        int, typer.Option(help="Same seed, same images, same machine: same scores.", rich_help_panel=_TRAIN)
-    ] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel=_TRAIN)] = "auto",
+    seed: Seed = 0,
+    device: Device = "auto",
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted fit.", rich_help_panel=_TRAIN)
     ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Throw an interrupted fit away.", rich_help_panel=_TRAIN)
     ] = False,
-    size: Annotated[
-        str | None,
-        typer.Option(
-            help="Side, or WIDTHxHEIGHT, that the model sees. [default: from the images]", rich_help_panel=_READ
-        ),
-    ] = None,
+    size: Size = None,
     fit_mode: Annotated[
         Literal["letterbox", "stretch", "tile"],
         typer.Option("--fit", help="Keep the aspect ratio, ignore it, or cut into tiles.", rich_help_panel=_READ),
     ] = "letterbox",
-    channels: Annotated[
-        Literal["auto", "gray", "colour"], typer.Option(help="What the model sees.", rich_help_panel=_READ)
-    ] = "auto",
+    channels: Channels = "auto",
     groups: Annotated[
         str | None,
         typer.Option(
@@ -206,9 +232,7 @@ def fit(
         ),
     ] = True,
     max_pixels: MaxPixels = 100_000_000,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="An unusable file is an error.", rich_help_panel=_READ)
-    ] = False,
+    strict: Strict = False,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -319,7 +343,7 @@ def run_fit(
     """
     from oddment.artifact import write_model
     from oddment.fitting import fit_images
-    from oddment.images.files import count_images, iter_images
+    from oddment.images.files import iter_images, require_images
     from oddment.images.groups import group_numbers, read_groups
     from oddment.training.checkpoint import Checkpoint
 
@@ -353,7 +377,7 @@ def run_fit(
     try:
         fitted = fit_images(
             lambda: (ref for ref in iter_images(sources, exclude=exclude) if ref.path not in gone),
-            exclusion.left if exclusion else count_images(sources, exclude=exclude),
+            exclusion.left if exclusion else require_images(sources, exclude=exclude),
             settings,
             groups=number if group_of else None,
             exclusion=exclusion,

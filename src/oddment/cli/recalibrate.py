@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from oddment.cli._shared import Bars, Debug, Json, Quiet, consoles, print_json, print_rejections, reporting
-from oddment.cli.fit import FixedThreshold, Margin, MaxNormal, MaxPixels, Over, Quantile, TargetFpr
+from oddment.cli.fit import FixedThreshold, Margin, MaxNormal, MaxPixels, Over, Quantile, Strict, TargetFpr
 from oddment.cli.threshold import describe_calibration
 from oddment.errors import DataError
 
@@ -53,9 +53,7 @@ def recalibrate(
         ),
     ] = None,
     max_pixels: MaxPixels = 100_000_000,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="An unusable file is an error.", rich_help_panel=_READ)
-    ] = False,
+    strict: Strict = False,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,

@@ -12,7 +12,8 @@ import numpy as np
 import oddment
 from oddment.comparison.records import scores_of
 from oddment.evaluation.figures import draw
-from oddment.report.page import Grid, Page, Picture, Section, page_html, page_markdown, write_whole
+from oddment.report.page import Grid, Page, Picture, Section, page_html, page_markdown
+from oddment.whole import write_whole
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,8 +14,8 @@ from oddment.comparison.standings import rank
 from oddment.errors import DataError, OddmentError, ParameterError
 from oddment.evaluation.run import judge
 from oddment.progress import Progress
-from oddment.report.page import write_whole
 from oddment.results import Detection
+from oddment.whole import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import oddment
 from oddment.evaluation.figures import draw, evaluation_figures
-from oddment.report.page import Grid, Page, Picture, Section, page_html, page_markdown, write_whole
+from oddment.report.page import Grid, Page, Picture, Section, page_html, page_markdown
 from oddment.results import Detection, Rejection
+from oddment.whole import write_whole
 
 if TYPE_CHECKING:
     from pathlib import Path

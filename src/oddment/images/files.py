@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, Self
 
-from oddment.errors import ImageError, ParameterError
+from oddment.errors import DataError, ImageError, ParameterError
 from oddment.images.arrays import array_stacks
 from oddment.images.references import MAX_MEMBER_BYTES, ImageRef, damaged, printable
 from oddment.natural import sort_naturally
@@ -37,7 +37,7 @@ from oddment.natural import sort_naturally
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-__all__ = ["MAX_MEMBER_BYTES", "ImageRef", "count_images", "image_names", "iter_images"]
+__all__ = ["MAX_MEMBER_BYTES", "ImageRef", "count_images", "image_names", "iter_images", "require_images"]
 
 _JUNK: Final = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
 _CONTAINERS: Final = {".zip": "zip", ".npz": "npz", ".npy": "npy", ".tar": "tar", ".tgz": "tar", ".tbz2": "tar"}
@@ -80,6 +80,21 @@ def image_names(sources: Sequence[str | Path], *, exclude: Sequence[str | Path] 
     """
     walk = _Walk(exclude, in_order=True)
     return (name for start in _checked(sources, walk) for found in walk.from_start(start) for name in _names_in(found))
+
+
+def require_images(sources: Sequence[str | Path], *, exclude: Sequence[str | Path] = ()) -> int:
+    """How many references `iter_images` gives, at least one.
+
+    Raises:
+        DataError: if there is none; the message names the sources.
+        ParameterError: as `iter_images` does.
+    """
+    count = count_images(sources, exclude=exclude)
+    if not count:
+        names = ", ".join(map(str, sources[:3])) + (", …" if len(sources) > 3 else "")
+        msg = f"there are no images in {names}. Name files, or a folder that holds some."
+        raise DataError(msg)
+    return count
 
 
 def _references(walk: _Walk, starts: Iterable[_Start]) -> Iterator[ImageRef]:

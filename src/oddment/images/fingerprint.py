@@ -103,15 +103,15 @@ def group_near_duplicates(hashes: NDArray[np.uint64], *, max_bits: int = NEAR_BI
     return groups.astype(np.int64)
 
 
-def join_groups(left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the finest grouping, int64 (N,) from 0, that joins whatever one of two groupings of N images joins."""
-    parents = np.arange(len(left))
-    for labels in (left, right):
-        _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+def join_groups(*labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the finest grouping, int64 (N,) from 0, that joins whatever any of several groupings of N images joins."""
+    parents = np.arange(len(labels[0]))
+    for grouping in labels:
+        _, first, inverse = np.unique(grouping, return_index=True, return_inverse=True)
         for index, other in enumerate(first[inverse].tolist()):
             root_a, root_b = _root(parents, index), _root(parents, other)
             parents[max(root_a, root_b)] = min(root_a, root_b)
-    _, groups = np.unique([_root(parents, index) for index in range(len(left))], return_inverse=True)
+    _, groups = np.unique([_root(parents, index) for index in range(len(parents))], return_inverse=True)
     return groups.astype(np.int64)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,17 @@ from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["Autoencoder", "Batch", "Leftover", "Passes", "keras_start", "masked_mean", "sum_rows", "valid_mask"]
+__all__ = [
+    "AnyLength",
+    "Autoencoder",
+    "Batch",
+    "Leftover",
+    "Passes",
+    "keras_start",
+    "masked_mean",
+    "sum_rows",
+    "valid_mask",
+]
 
 
 class Batch(NamedTuple):
@@ -48,6 +58,16 @@ class Leftover(NamedTuple):
     reconstruction: Tensor
     latent: Tensor
     score: Tensor | None = None
+
+
+class AnyLength(nn.Module):
+    """A module whose buffers have whatever length fitting gave them: it takes them as they were kept."""
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:  # noqa: ANN401
+        for name in self._buffers:
+            if prefix + name in state_dict:
+                setattr(self, name, torch.empty_like(state_dict[prefix + name]))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
 class Autoencoder(nn.Module):

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
 from oddment.errors import ParameterError
-from oddment.models._base import Autoencoder, Batch, Leftover
+from oddment.models._base import AnyLength, Autoencoder, Batch, Leftover
 from oddment.models._registry import Shape, build, get_spec
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ _MOST_BYTES = 256 * 1024**2
 _LEAST_VARIANCE = 1e-7
 
 
-class Baseline(Autoencoder):
+class Baseline(AnyLength, Autoencoder):
     """Base of all baselines. A subclass gives `learn`, `judge` and, where it can, `redraw`.
 
     Args:
@@ -196,13 +196,6 @@ class Baseline(Autoencoder):
         if seen > limit:
             self.notes = (f"It knows {limit:,} of the {seen:,} normal pictures, drawn at random (references={limit}).",)
         return rows[:seen]
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:  # noqa: ANN401
-        """Take buffers of any length: how many references there are is known only after fitting."""
-        for name in self._buffers:
-            if prefix + name in state_dict:
-                setattr(self, name, torch.empty_like(state_dict[prefix + name]))
-        super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
 def check_options(**given: tuple[Any, float]) -> None:

@@ -13,7 +13,33 @@ from oddment.models._base import Autoencoder, keras_start
 from oddment.models._keras import SameConvTranspose2d
 from oddment.models._registry import ModelSpec, Shape, register
 
-__all__ = ["SmallConvolutionalAutoencoder"]
+__all__ = ["SmallConvolutionalAutoencoder", "growing", "shrinking"]
+
+
+def shrinking(channels: int, filters: tuple[int, int]) -> list[nn.Module]:
+    """Return the layers from images (N, channels, H, W) to features (N, filters[1] × H/4 × W/4)."""
+    first, second = filters
+    return [
+        nn.Conv2d(channels, first, 3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(first),
+        nn.LeakyReLU(0.1),
+        nn.Conv2d(first, second, 3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(second),
+        nn.LeakyReLU(0.1),
+        nn.Flatten(),
+    ]
+
+
+def growing(filters: tuple[int, int], channels: int) -> list[nn.Module]:
+    """Return the layers from features (N, filters[1], H/4, W/4) to images (N, channels, H, W) in [0, 1]."""
+    first, second = filters
+    return [
+        SameConvTranspose2d(second, first, 4, stride=2, bias=False),
+        nn.BatchNorm2d(first),
+        nn.LeakyReLU(0.1),
+        SameConvTranspose2d(first, channels, 4, stride=2),
+        nn.Sigmoid(),
+    ]
 
 
 class SmallConvolutionalAutoencoder(Autoencoder):
@@ -27,27 +53,11 @@ class SmallConvolutionalAutoencoder(Autoencoder):
 
     def __init__(self, shape: Shape, latent_dim: int, filters: tuple[int, int]) -> None:
         super().__init__()
-        first, second = filters
-        self.grid = (second, shape.height // 4, shape.width // 4)
-        flat = second * self.grid[1] * self.grid[2]
-        self.encoder = nn.Sequential(
-            nn.Conv2d(shape.channels, first, 3, stride=2, padding=1, bias=False),
-            nn.BatchNorm2d(first),
-            nn.LeakyReLU(0.1),
-            nn.Conv2d(first, second, 3, stride=2, padding=1, bias=False),
-            nn.BatchNorm2d(second),
-            nn.LeakyReLU(0.1),
-            nn.Flatten(),
-            nn.Linear(flat, latent_dim),
-        )
+        self.grid = (filters[1], shape.height // 4, shape.width // 4)
+        flat = self.grid[0] * self.grid[1] * self.grid[2]
+        self.encoder = nn.Sequential(*shrinking(shape.channels, filters), nn.Linear(flat, latent_dim))
         self.expand = nn.Sequential(nn.Linear(latent_dim, flat), nn.LeakyReLU(0.1))
-        self.decoder = nn.Sequential(
-            SameConvTranspose2d(second, first, 4, stride=2, bias=False),
-            nn.BatchNorm2d(first),
-            nn.LeakyReLU(0.1),
-            SameConvTranspose2d(first, shape.channels, 4, stride=2),
-            nn.Sigmoid(),
-        )
+        self.decoder = nn.Sequential(*growing(filters, shape.channels))
         self.apply(keras_start)
 
     def encode(self, images: Tensor) -> Tensor:

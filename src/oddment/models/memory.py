@@ -19,17 +19,16 @@ Differs in the exponent of the local scale, and in planes that are centred on th
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name that everyone gives it
 from torch import Tensor
 
 from oddment.models import _gaussians
-from oddment.models._base import Autoencoder, Batch, Leftover, Passes, sum_rows
+from oddment.models._base import Batch, Leftover, Passes, sum_rows
 from oddment.models._baseline import check_options
-from oddment.models._gaussians import Gaussians, fit_gaussians, judge
+from oddment.models._codes import GradientCodes
+from oddment.models._gaussians import fit_gaussians, judge
 from oddment.models._gradients import GradientFeatures, fit_pixels
 from oddment.models._mixtures import POWERS, choose_power, closeness, principal, squared_distances, thinned
 from oddment.models._registry import ModelSpec, Shape, register
@@ -51,7 +50,7 @@ _FITTED = 20_000  # pictures that directions are fitted to
 _TRIED = 4000  # pictures that the power is chosen on and the drawing fitted to
 
 
-class GradientMemory(Autoencoder):
+class GradientMemory(GradientCodes):
     """Gradient features, their principal components, a bank of normal pictures, and what the bank leaves over.
 
     Args:
@@ -63,19 +62,11 @@ class GradientMemory(Autoencoder):
         power: of the gradients, see `GradientFeatures`; 0 chooses it, see `_mixtures`.
     """
 
-    centre: Tensor
-    basis: Tensor
     bank: Tensor
     scale: Tensor
     around: Tensor
-    means: Tensor
-    axes: Tensor
-    variances: Tensor
-    constants: Tensor
     usual: Tensor
     spread: Tensor
-    canvas: Tensor
-    strokes: Tensor
 
     def __init__(
         self, shape: Shape, *, references: int, n_components: int, k: int, neighbours: int, power: float
@@ -103,25 +94,6 @@ class GradientMemory(Autoencoder):
         }
         for name, tensor in (start | _gaussians.empty(min(n_components, width))._asdict()).items():
             self.register_buffer(name, tensor)
-
-    @property
-    def gaussians(self) -> Gaussians:
-        """The mixture that says how unlikely a code is."""
-        return Gaussians(self.means, self.axes, self.variances, self.constants)
-
-    # --- from pictures to codes and back
-
-    def encode(self, images: Tensor) -> Tensor:
-        """Return the code (N, n_components) of images without padding."""
-        return self._code(self.gradients(images, torch.ones_like(images[:, :1])))
-
-    def decode(self, latent: Tensor) -> Tensor:
-        """Return the picture (N, C, H, W) that a code stands for, by a linear map from features to pixels."""
-        flat = self.canvas + F.linear(latent, self.strokes)
-        return flat.view(-1, self.shape.channels, self.shape.height, self.shape.width)
-
-    def _code(self, features: Tensor) -> Tensor:
-        return F.linear(features - self.centre, self.basis)
 
     # --- fitting
 
@@ -232,13 +204,6 @@ class GradientMemory(Autoencoder):
         left = features - self.centre - F.linear(rebuilt, self.basis.T)
         anomaly_map = self.gradients.spread(self.gradients.errors(left), score, batch.mask)
         return Leftover(anomaly_map, self.decode(rebuilt), code)
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:  # noqa: ANN401
-        """Take buffers of any length: how many pictures there are is known only after fitting."""
-        for name in self._buffers:
-            if prefix + name in state_dict:
-                setattr(self, name, torch.empty_like(state_dict[prefix + name]))
-        super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
 def _mean(values: Tensor) -> Tensor:

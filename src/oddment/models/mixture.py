@@ -7,16 +7,15 @@ what its own cluster makes of it. See `_gaussians`, which has the sources.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name that everyone gives it
 from torch import Tensor
 
 from oddment.models import _gaussians
-from oddment.models._base import Autoencoder, Batch, Leftover, Passes
+from oddment.models._base import Batch, Leftover, Passes
 from oddment.models._baseline import check_options
-from oddment.models._gaussians import Gaussians, fit_gaussians, judge, usual_form
+from oddment.models._codes import GradientCodes
+from oddment.models._gaussians import fit_gaussians, judge, usual_form
 from oddment.models._gradients import GradientFeatures, fit_pixels
 from oddment.models._mixtures import choose_power, principal, thinned
 from oddment.models._registry import ModelSpec, Shape, register
@@ -28,7 +27,7 @@ _TRIED = 4000  # pictures that the power is chosen on and the drawing fitted to
 _HELD_OUT = 500  # pictures that say what is usual
 
 
-class GradientMixture(Autoencoder):
+class GradientMixture(GradientCodes):
     """Gradient features, their principal components, and a mixture of Gaussians over these.
 
     Args:
@@ -37,15 +36,7 @@ class GradientMixture(Autoencoder):
         power: of the gradients, see `GradientFeatures`; 0 chooses it, see `_mixtures`.
     """
 
-    centre: Tensor
-    basis: Tensor
-    means: Tensor
-    axes: Tensor
-    variances: Tensor
-    constants: Tensor
     usual: Tensor
-    canvas: Tensor
-    strokes: Tensor
 
     def __init__(self, shape: Shape, *, n_components: int, power: float) -> None:
         super().__init__()
@@ -65,23 +56,6 @@ class GradientMixture(Autoencoder):
         }
         for name, tensor in (start | _gaussians.empty(self.components)._asdict()).items():
             self.register_buffer(name, tensor)
-
-    @property
-    def gaussians(self) -> Gaussians:
-        """The mixture."""
-        return Gaussians(self.means, self.axes, self.variances, self.constants)
-
-    def encode(self, images: Tensor) -> Tensor:
-        """Return the code (N, n_components) of images without padding."""
-        return self._code(self.gradients(images, torch.ones_like(images[:, :1])))
-
-    def decode(self, latent: Tensor) -> Tensor:
-        """Return the picture (N, C, H, W) that a code stands for, by a linear map from features to pixels."""
-        flat = self.canvas + F.linear(latent, self.strokes)
-        return flat.view(-1, self.shape.channels, self.shape.height, self.shape.width)
-
-    def _code(self, features: Tensor) -> Tensor:
-        return F.linear(features - self.centre, self.basis)
 
     def _codes(self, pictures: Passes) -> Tensor:
         return torch.cat([self._code(self.gradients(batch.images, batch.mask)) for batch in pictures()])
@@ -118,13 +92,6 @@ class GradientMixture(Autoencoder):
         cells = self.gradients.errors(features - self.centre - F.linear(made, self.basis.T))
         anomaly_map = self.gradients.spread(cells, unlikely / self.usual, batch.mask)
         return Leftover(anomaly_map, self.decode(made), code)
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:  # noqa: ANN401
-        """Take buffers of any length: how many clusters there are is known only after fitting."""
-        for name in self._buffers:
-            if prefix + name in state_dict:
-                setattr(self, name, torch.empty_like(state_dict[prefix + name]))
-        super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
 register(

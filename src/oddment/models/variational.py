@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from oddment.models._base import Autoencoder, Batch, Leftover, Passes, keras_start, sum_rows
 from oddment.models._baseline import check_options
-from oddment.models._keras import SameConvTranspose2d
 from oddment.models._registry import ModelSpec, Shape, register
+from oddment.models.convolutional import growing, shrinking
 
 __all__ = ["VariationalAutoencoder"]
 
@@ -40,28 +40,13 @@ class VariationalAutoencoder(Autoencoder):
     def __init__(self, shape: Shape, latent_dim: int, filters: tuple[int, int]) -> None:
         super().__init__()
         check_options(latent_dim=(latent_dim, 1))
-        first, second = filters
-        self.grid = (second, shape.height // 4, shape.width // 4)
-        flat = second * self.grid[1] * self.grid[2]
-        self.encoder = nn.Sequential(
-            nn.Conv2d(shape.channels, first, 3, stride=2, padding=1, bias=False),
-            nn.BatchNorm2d(first),
-            nn.LeakyReLU(0.1),
-            nn.Conv2d(first, second, 3, stride=2, padding=1, bias=False),
-            nn.BatchNorm2d(second),
-            nn.LeakyReLU(0.1),
-            nn.Flatten(),
-        )
+        self.grid = (filters[1], shape.height // 4, shape.width // 4)
+        flat = self.grid[0] * self.grid[1] * self.grid[2]
+        self.encoder = nn.Sequential(*shrinking(shape.channels, filters))
         self.mean = nn.Linear(flat, latent_dim)
         self.log_variance = nn.Linear(flat, latent_dim)
         self.expand = nn.Sequential(nn.Linear(latent_dim, flat), nn.LeakyReLU(0.1))
-        self.decoder = nn.Sequential(
-            SameConvTranspose2d(second, first, 4, stride=2, bias=False),
-            nn.BatchNorm2d(first),
-            nn.LeakyReLU(0.1),
-            SameConvTranspose2d(first, shape.channels, 4, stride=2),
-            nn.Sigmoid(),
-        )
+        self.decoder = nn.Sequential(*growing(filters, shape.channels))
         self.apply(keras_start)
         self.register_buffer("variance", torch.ones(()))
 

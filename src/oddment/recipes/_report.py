@@ -16,7 +16,8 @@ import torch
 
 import oddment
 from oddment.plot import as_png
-from oddment.report.page import Grid, Page, Picture, Section, page_html, page_markdown, write_whole
+from oddment.report.page import Grid, Page, Picture, Section, page_html, page_markdown
+from oddment.whole import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,11 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-import os
-import tempfile
 from dataclasses import dataclass, field
 from importlib import resources
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, StrictUndefined
@@ -17,10 +14,12 @@ from markupsafe import Markup
 
 from oddment.report.explain import Explanations
 from oddment.report.payload import build_payload, pack_pictures, to_script_json
+from oddment.whole import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
+    from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
@@ -99,17 +98,7 @@ def write_report(path: Path, data: ReportData) -> None:
         OSError: if the file cannot be written.
     """
     # A file name may hold bytes that are no text; "?" stands for them in the few places outside the JSON.
-    content = _render(data).encode("utf-8", errors="replace")
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        # mkstemp makes a private file; a report is for whoever may read the folder.
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_whole(path, _render(data).encode("utf-8", errors="replace"))
 
 
 def _render(data: ReportData) -> str:

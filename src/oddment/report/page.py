@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import base64
-import os
-import tempfile
 from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jinja2 import Environment, StrictUndefined
@@ -16,7 +13,7 @@ from markupsafe import Markup
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Grid", "Page", "Picture", "Section", "is_number", "page_html", "page_markdown", "write_whole"]
+__all__ = ["Grid", "Page", "Picture", "Section", "is_number", "page_html", "page_markdown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,22 +102,6 @@ def page_markdown(page: Page) -> str:
             parts.append(_markdown_grid(section.grid))
         parts += [f"![{_inline(picture.caption)}]({picture.name})" for picture in section.pictures]
     return "\n\n".join([*parts, f"*{_inline(page.colophon)}*"]) + "\n"
-
-
-def write_whole(path: Path, content: str | bytes) -> Path:
-    """Write a file so that a reader sees the old one or the new one, never half of one; returns its path."""
-    data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        # mkstemp makes a private file; results are for whoever may read the folder.
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return path
 
 
 def _markdown_grid(grid: Grid) -> str:

@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
-from oddment.errors import ImageError
-from oddment.images.decode import decode, thumbnail
-from oddment.images.fingerprint import digest, group_near_duplicates, perceptual_hashes
+from oddment.errors import DataError, ImageError
+from oddment.images.decode import decode
+from oddment.images.fingerprint import digest, gray_thumb, group_near_duplicates, join_groups, perceptual_hashes
 from oddment.images.measure import Measures, measure
 from oddment.images.stream import in_order
 from oddment.results import Rejection
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from oddment.images.prepare import Preparation, Prepared
     from oddment.progress import Progress
 
-__all__ = ["Collection", "collect", "merge_groups"]
+__all__ = ["Collection", "collect"]
 
 # Tiles kept of each training image; enough to learn a texture from, whatever the image's size.
 _MOST_TILES = 48
@@ -57,6 +56,23 @@ class Collection:
         """Usable images."""
         return len(self.paths)
 
+    def check(self, *, strict: bool) -> None:
+        """Check that there is an image, and with `strict` that none was rejected.
+
+        Raises:
+            DataError: if not; the message names the first rejected image and its reason.
+        """
+        if not self.rejections or (len(self) and not strict):
+            return
+        first = self.rejections[0]
+        what = (
+            f"{len(self.rejections):,} images cannot be used and --strict was given"
+            if len(self)
+            else "none of the images can be used"
+        )
+        msg = f"{what}; the first: {first.path}: {first.reason}."
+        raise DataError(msg)
+
     def duplicates(self) -> list[list[str]]:
         """The names of images that are equal to the last pixel, a list for each such set."""
         sets: dict[bytes, list[str]] = {}
@@ -67,7 +83,7 @@ class Collection:
     def near_groups(self) -> NDArray[np.int64]:
         """A number for each image that near and exact duplicates share, int64 (N,)."""
         _, exact = np.unique(np.array(self.digests, dtype="S16"), return_inverse=True)
-        return merge_groups(group_near_duplicates(self.hashes), exact.astype(np.int64))
+        return join_groups(group_near_duplicates(self.hashes), exact.astype(np.int64))
 
     def fingerprint(self) -> str:
         """SHA-256 of all images, in order, as hexadecimal digits."""
@@ -115,7 +131,7 @@ def collect(
             decoded = decode(ref.payload, max_pixels=max_pixels, at_least=preparation.at_least)
             prepared = preparation.prepare(decoded)
             facts = measure(decoded) if measured else None
-            return _Usable(prepared, digest(decoded.pixels), _thumb(thumbnail(decoded, 64)), facts)
+            return _Usable(prepared, digest(decoded.pixels), gray_thumb(decoded), facts)
         except ImageError as error:
             return error
 
@@ -139,27 +155,6 @@ def collect(
         hashes.append(perceptual_hashes(np.stack(thumbs)))
     collection.hashes = np.concatenate(hashes) if hashes else collection.hashes
     return collection
-
-
-def merge_groups(*labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the finest grouping that joins whatever any of `labels` joins, int64 (N,) from 0."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    count = len(labels[0])
-    offsets = np.cumsum([count, *(int(label.max(initial=-1)) + 1 for label in labels)])
-    rows = np.tile(np.arange(count), len(labels))
-    columns = np.concatenate([label + start for label, start in zip(labels, offsets[:-1], strict=True)])
-    graph = coo_matrix((np.ones(len(rows), bool), (rows, columns)), shape=(offsets[-1], offsets[-1]))
-    _, groups = connected_components(graph, directed=False)
-    _, dense = np.unique(groups[:count], return_inverse=True)
-    return dense.astype(np.int64)
-
-
-def _thumb(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Gray 32×32×1, whatever came in; the aspect ratio does not matter to the hash."""
-    gray = Image.fromarray(picture).convert("L").resize((32, 32), Image.Resampling.BILINEAR)
-    return np.asarray(gray)[:, :, None]
 
 
 def _some_tiles(count: int, rng: np.random.Generator) -> NDArray[np.int64] | None:
