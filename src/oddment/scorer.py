@@ -17,7 +17,7 @@ from oddment.artifact import ModelFile, read_model, write_model
 from oddment.calibration import ThresholdRule
 from oddment.errors import ImageError, ModelFileError
 from oddment.examples import SIDE
-from oddment.images.decode import DEFAULT_MAX_PIXELS, Decoded, decode, thumbnail
+from oddment.images.decode import DEFAULT_MAX_PIXELS, Decoded, decode
 from oddment.images.inputs import as_prepared, as_refs
 from oddment.images.prepare import Prepared, assemble
 from oddment.images.stream import ahead, in_order
@@ -255,16 +255,10 @@ class Scorer:
 
     def _similar(self, found: Found, count: int) -> tuple[str, ...]:
         """The names of the examples that a scored image is most like."""
-        if found.scored is None:
+        if found.scored is None or not isinstance(found.result, Detection):
             return ()
-        pixels, examples = found.scored.original, self.model.examples
-        low, high = self.model.preparation.ranges[pixels.dtype.name]
-        whole = Decoded(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels, (pixels.shape[1], pixels.shape[0]))
-        small = thumbnail(whole, 2 * SIDE, low=low, high=high)
-        if self.model.preparation.fit == "stretch" and isinstance(found.result, Detection):
-            scale = 2 * SIDE / max(found.result.size)
-            width, height = (max(1, round(scale * side)) for side in found.result.size)
-            small = np.asarray(Image.fromarray(small).resize((width, height)))
+        examples = self.model.examples
+        small = self.model.preparation.displayed(found.scored.original, found.result.size, 2 * SIDE)
         [nearest] = examples.nearest([small], count)
         return tuple(examples.names[index] for index in nearest)
 

@@ -22,7 +22,6 @@ from oddment.images.files import iter_images, require_images
 from oddment.images.references import ImageRef
 from oddment.progress import Progress
 from oddment.report import Gallery, ReportData, explain, render_heat_map, render_pictures, write_report
-from oddment.report.pictures import as_displayed
 from oddment.results import COLUMNS, Detection
 from oddment.scorer import full_map
 from oddment.selection import Selection, select
@@ -257,7 +256,7 @@ class Search:
         result, scored = found.result, found.scored
         if self.gallery is None or scored is None or not isinstance(result, Detection):
             return
-        original = as_displayed(scored.original, self.scorer.model.preparation, result.size, _PICTURE_SIDE)
+        original = self.scorer.model.preparation.displayed(scored.original, result.size, _PICTURE_SIDE)
         pictures = render_pictures(
             original,
             scored.reconstruction,

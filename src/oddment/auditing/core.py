@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from oddment.examples import describe
-from oddment.report.pictures import as_displayed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,7 +46,7 @@ def appearances(collection: Collection, images: NDArray[np.int64]) -> NDArray[np
         for index in images[start : start + _AT_ONCE].tolist():
             top, left, bottom, right = valid[index].tolist()
             inside = store.pixels[index][top:bottom, left:right]
-            pictures.append(as_displayed(inside, made, (right - left, bottom - top), _SIDE))
+            pictures.append(made.displayed(inside, (right - left, bottom - top), _SIDE))
         parts.append(describe(pictures))
     return np.concatenate(parts)
 

@@ -10,7 +10,6 @@ import numpy as np
 from oddment.progress import Progress
 from oddment.regions import find_regions, map_peak
 from oddment.report import render_pictures
-from oddment.report.pictures import as_displayed
 from oddment.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ def _draw_part(audit: Audit, judged: Judged, part: int, wanted: NDArray[np.int64
         facts, path = audit.collection.measures[index], audit.collection.paths[index]
         size = (facts.width, facts.height)
         top, left, bottom, right = audit.collection.store.valid[index].tolist()
-        original = as_displayed(audit.collection.store.pixels[index][top:bottom, left:right], made, size, _SIDE)
+        original = made.displayed(audit.collection.store.pixels[index][top:bottom, left:right], size, _SIDE)
         drawn.pictures[path] = render_pictures(original, redrawn, anomaly_map, map_range=map_range, max_side=_SIDE)
         insist = bool(audit.chosen.selected[index])
         drawn.regions[index] = find_regions(anomaly_map, size, level, insist=insist)

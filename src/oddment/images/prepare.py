@@ -15,13 +15,12 @@ import numpy as np
 from PIL import Image
 
 from oddment.errors import ImageError, ParameterError
+from oddment.images.decode import Decoded, thumbnail
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
-
-    from oddment.images.decode import Decoded
 
 __all__ = ["FITS", "Fit", "Placement", "Preparation", "Prepared", "assemble"]
 
@@ -145,6 +144,23 @@ class Preparation:
                 pictures.append(_pad(cut, valid, (self.height, self.width)))
                 placements.append(Placement(valid, (x, y, x + inside[1], y + inside[0])))
         return Prepared(np.stack(pictures), tuple(placements), size)
+
+    def displayed(self, pixels: NDArray[Any], size: tuple[int, int], max_side: int) -> NDArray[np.uint8]:
+        """A prepared picture for people, brought back to its own aspect ratio: uint8 (h, w) or (h, w, 3).
+
+        Args:
+            pixels: (h, w, C) of a type that `ranges` has, padding cut off.
+            size: width and height of the original.
+            max_side: the longest side of the result where the aspect ratio was lost.
+        """
+        low, high = self.ranges[pixels.dtype.name]
+        whole = Decoded(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels, size)
+        shown = thumbnail(whole, max(pixels.shape), low=low, high=high)
+        if self.fit != "stretch":
+            return shown
+        scale = max_side / max(size)
+        target = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
+        return np.asarray(Image.fromarray(shown).resize(target, Image.Resampling.BILINEAR))
 
     def scale(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
         """Return float32 (N, C, H, W) of `pixels` (N, H, W, C), range low..high brought to 0..1, not clipped."""

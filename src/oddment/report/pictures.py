@@ -7,20 +7,17 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 from oddment.errors import ParameterError
-from oddment.images.decode import Decoded, thumbnail
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from oddment.images.prepare import Preparation
-
-__all__ = ["Pictures", "as_displayed", "render_heat_map", "render_pictures"]
+__all__ = ["Pictures", "render_heat_map", "render_pictures"]
 
 # From here down every pixel counts (a digit is 28 x 28) and lossless costs no more bytes than lossy.
 _TINY_SIDE = 64
@@ -98,26 +95,6 @@ def render_pictures(
         width=size[0],
         height=size[1],
     )
-
-
-def as_displayed(
-    pixels: NDArray[Any], preparation: Preparation, size: tuple[int, int], max_side: int
-) -> NDArray[np.uint8]:
-    """A picture as the model saw it, brought back to its own aspect ratio, uint8.
-
-    Args:
-        pixels: (h, w, C) of any of the preparation's types, padding cut off.
-        preparation: how it was prepared.
-        size: width and height of the original.
-        max_side: the longest side of the result where the aspect ratio was lost.
-    """
-    low, high = preparation.ranges[pixels.dtype.name]
-    shown = thumbnail(Decoded(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels, size), 10_000, low=low, high=high)
-    if preparation.fit != "stretch":
-        return shown
-    scale = max_side / max(size)
-    target = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
-    return np.asarray(Image.fromarray(shown).resize(target, Image.Resampling.BILINEAR))
 
 
 def render_heat_map(
