@@ -29,7 +29,7 @@ demo: $(VENV)/.train
 	$(BIN)/oddment demo -o oddment-demo
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check src tests tools

@@ -65,7 +65,8 @@ class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lea
         decay: of the inverse-time schedule, rate / (1 + decay · step).
         loss: "model" for the model's own, or "mse" or "bce" of its reconstruction.
         score_mode: "model" for the model's own, usually the mean squared error; "mse", "mae", "bce", "ssim" or "msgms"
-            of its reconstruction; or several with commas between them, standardised on held-out images and summed.
+            of its reconstruction; several with commas between them, standardised on held-out images and summed; or
+            "best", whichever does best on synthetic defects, which model="auto" takes as well.
         pool: how the anomaly map becomes the score: "model" for the model's own way, usually the mean; "mean", "max",
             "top=SHARE", the mean of this share of the largest values, or "quantile=Q".
         early_stopping: stop when the validation loss no longer falls.

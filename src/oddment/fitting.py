@@ -33,6 +33,7 @@ from oddment.training.examples import keep_examples
 from oddment.training.loop import Plan, TrainingState, pick_device, plan_epochs, train
 from oddment.training.optimizers import LEARNING_RATES
 from oddment.training.precision import pick_precision
+from oddment.training.scores import choose_score, wants_choice
 from oddment.training.settings import NOTHING_HELD_OUT, Settings, needs_held_out
 from oddment.training.split import Split, all_training, split_images
 
@@ -135,6 +136,13 @@ def fit_images(
     autoencoder, plan, state, device = _train(
         spec, preparation, collection, split, settings, checkpoint=checkpoint, resume=resume, progress=progress
     )
+    compared = None
+    if wants_choice(settings, spec):
+        watched = _pictures_of(collection, split.validation)
+        compared = choose_score(autoencoder, collection.store, watched, pool=settings.pool, seed=settings.seed)
+    if compared:
+        settings = replace(settings, score=compared.score, pool=compared.pool)
+        progress.say(f"{spec.name}, {compared.describe()}")
     graph = _graph(autoencoder, collection, split, settings)
     model = ModelFile(
         graph=export(graph),
@@ -165,6 +173,8 @@ def fit_images(
     if exclusion:
         sizes["excluded"] = exclusion.as_dict()
     info = describe_fit(choice, settings, autoencoder, plan, state, device) | {"data": sizes, "parity": parity}
+    if compared:
+        info["model"]["scores_tried"] = compared.as_dict()
     tried = _challenge(model, autoencoder, collection, split, settings, spec.name, progress)
     info["training"]["baselines"] = tried.as_dict()
     if settings.thumbnails:

@@ -141,7 +141,8 @@ def fit(
     score: Annotated[
         str,
         typer.Option(
-            help="The model's own; mse, mae, bce, ssim or msgms of its reconstruction; or some added up: mse,ssim.",
+            help="The model's own; mse, mae, bce, ssim or msgms of its reconstruction; some added up: mse,ssim; or "
+            "best: whichever does best on synthetic defects, as --model auto takes.",
             rich_help_panel=_TRAIN,
         ),
     ] = "model",

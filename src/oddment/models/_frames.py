@@ -11,11 +11,22 @@ import math
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F  # noqa: N812 - the name that everyone gives it
 from torch import Tensor
 
 from oddment.models._texture import luma
 
-__all__ = ["Light", "Rectangle", "frame_size", "light", "local_contrast", "onto_canvas", "rectangle", "to_frame"]
+__all__ = [
+    "Light",
+    "Rectangle",
+    "frame_size",
+    "light",
+    "local_contrast",
+    "onto_canvas",
+    "rectangle",
+    "to_frame",
+    "without_margin",
+]
 
 _FAINTEST = 0.005  # contrast below which a picture is not stretched further: a blank one stays blank
 _SPREAD = 0.18  # of a frame's values, about that of photographs
@@ -108,6 +119,11 @@ def to_frame(images: Tensor, where: Rectangle, size: tuple[int, int], margin: in
     rows = _reading(where.top, where.height, int(images.shape[2]), size[0], margin)
     columns = _reading(where.left, where.width, int(images.shape[3]), size[1], margin)
     return rows[:, None] @ images @ columns.transpose(1, 2)[:, None]
+
+
+def without_margin(features: Tensor, cut: int) -> Tensor:
+    """Return features (N, D, h, w) of the frame alone, `cut` cells off each side, each the mean of those around it."""
+    return F.avg_pool2d(features[:, :, cut:-cut, cut:-cut], 3, 1, 1, count_include_pad=False)
 
 
 def onto_canvas(frames: Tensor, where: Rectangle, height: int, width: int) -> Tensor:

@@ -8,10 +8,13 @@ from typing import Literal
 from oddment.errors import ParameterError
 from oddment.scoring.residuals import RESIDUALS
 
-__all__ = ["MODEL", "Pool", "parse_pool", "parse_scores"]
+__all__ = ["BEST", "MODEL", "Pool", "parse_pool", "parse_scores"]
 
 MODEL = "model"
 """The score, or the pooling, that is the model's own."""
+
+BEST = "best"
+"""Whichever score does best on synthetic defects; fitting puts its name in place of this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +33,21 @@ class Pool:
 def parse_scores(text: str) -> tuple[str, ...]:
     """Return the names of the scores in a text such as "model", "ssim" or "mse,ssim".
 
+    Args:
+        text: as it was asked for; "best" counts as "model" until the best is known.
+
     Raises:
         ParameterError: if one does not exist, or comes twice.
     """
+    if text == BEST:
+        return (MODEL,)
     names = tuple(part.strip() for part in text.split(","))
     known = (MODEL, *RESIDUALS)
     if unknown := [name for name in names if name not in known]:
-        msg = f"score must be one of {', '.join(known)}, or several with commas between them; got {unknown[0]!r}."
+        msg = (
+            f"score must be one of {', '.join((BEST, *known))}, or several but {BEST} with commas between them; got "
+            f"{unknown[0]!r}."
+        )
         raise ParameterError(msg)
     if len(set(names)) < len(names):
         msg = f"score names each part once; got {text!r}."

@@ -26,6 +26,7 @@ from oddment.training.optimizers import (
 )
 from oddment.training.precision import Precision, products_in
 from oddment.training.threads import threads_for
+from oddment.training.written_out import WrittenOut
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -157,6 +158,7 @@ class _Run:
         self.training, self.plan, self.device = training, plan, device
         self.feed = Feed(self.model, store, device)
         self.optimizer = make_optimizer(plan.optimizer, model.parameters(), plan.learning_rate)
+        self.written_out = WrittenOut.of(model, plan, device)
         whole, rest = divmod(len(training), plan.batch_size)
         self.steps = max(1, whole + bool(rest and plan.partial_batches))
         self.state = TrainingState()
@@ -179,6 +181,10 @@ class _Run:
 
     def train_step(self, indices: NDArray[np.int64], generator: torch.Generator) -> torch.Tensor:
         batch = self.feed.gather(indices)
+        if self.written_out:
+            loss = self.written_out.step(batch)
+            self.optimizer.step()
+            return loss
         with products_in(self.plan.precision, self.device):
             loss = training_loss(self.model, batch, generator, self.plan.loss)
         self.optimizer.zero_grad(set_to_none=True)

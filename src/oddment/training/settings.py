@@ -57,7 +57,8 @@ class Settings:
         decay: of the inverse-time schedule, per step.
         loss: "model" for the model's own, or "mse" or "bce" of its reconstruction.
         score: "model" for the model's own, usually the mean squared error; "mse", "mae", "bce", "ssim" or "msgms" of
-            its reconstruction; or several with commas between them, standardised and summed.
+            its reconstruction; several with commas between them, standardised and summed; or "best", whichever does
+            best on synthetic defects in held-out pictures, which model="auto" takes as well.
         pool: how the anomaly map becomes the score: "model" for the model's own way, usually the mean; "mean", "max",
             "top=SHARE", the mean of this share of the largest values, or "quantile=Q".
         keep: the weights that stay: of the "best" epoch, or of the "last".

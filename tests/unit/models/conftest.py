@@ -25,5 +25,7 @@ def one_thread() -> Iterator[None]:
 def _needs_weights(request: pytest.FixtureRequest) -> None:
     """Leave out what is tested with a model whose weights are an extra that is not installed."""
     asked = getattr(getattr(request.node, "callspec", None), "params", {})
-    if "feature-memory" in asked.values() and not has_weights("efficientnet-lite0"):
+    if {"feature-memory", "feature-autoencoder"} & {str(value) for value in asked.values()} and not has_weights(
+        "efficientnet-lite0"
+    ):
         pytest.skip("the extra oddment[features] is not installed")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+import sys
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import torch
 from oddment.errors import MissingExtraError, ParameterError
 from oddment.models import Batch, Shape, build, valid_mask
 from oddment.models import _pretrained as pretrained
+from oddment.models._backbones import load_backbone
 from oddment.models._frames import frame_size, light, local_contrast, onto_canvas, rectangle, to_frame
 from oddment.models._memory import Described, MemoryAutoencoder
 from oddment.models._patches import PatchMemory, WindowGaussian, reconstruct
@@ -271,7 +274,160 @@ class TestFeatureMemory:
 
 
 @needs_weights
-def test_an_unknown_backbone_is_refused() -> None:
-    """The error lists those that are known."""
-    with pytest.raises(ParameterError, match="efficientnet-lite0"):
-        build("feature-memory", Shape(1, 64, 64), {"backbone": "resnet"})
+class TestFeatureAutoencoder:
+    """The model that learns to redraw features."""
+
+    def test_it_learns_and_finds_a_blot(self) -> None:
+        """Some steps lower the loss; a blot scores above the same stripes without it, near where it is."""
+        torch.manual_seed(0)
+        model = build("feature-autoencoder", Shape(1, 64, 64), {"hidden": 32, "latent_channels": 8}).eval()
+        batch = Batch(waves(12), torch.ones(12, 1, 64, 64))
+        with torch.no_grad():
+            batch = batch._replace(inputs=model.inputs(batch))
+            model.begin(lambda: iter([batch]))
+        optimizer = torch.optim.Adam([each for each in model.parameters() if each.requires_grad], 3e-3)
+
+        @torch.no_grad()
+        def watched() -> float:
+            return float(model.validation_loss(batch))
+
+        before = watched()
+        for _ in range(40):
+            optimizer.zero_grad()
+            model.loss(batch, generator()).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        assert watched() < 0.8 * before
+        new, mask = waves(14)[12:], torch.ones(2, 1, 64, 64)
+        spoilt = new.clone()
+        spoilt[:, :, 40:56, 8:24] = 0.95
+        with torch.no_grad():
+            usual, odd = model.leftover(Batch(new, mask)), model.leftover(Batch(spoilt, mask))
+        assert (odd.anomaly_map.mean((1, 2)) > usual.anomaly_map.mean((1, 2))).all()
+        assert odd.reconstruction.shape == new.shape
+
+    def test_training_leaves_the_network_as_it_is(self) -> None:
+        """Neither descent nor training mode changes what others trained."""
+        model = build("feature-autoencoder", Shape(1, 64, 64)).train()
+        assert not any(module.training for module in model.network.modules())
+        assert not any(parameter.requires_grad for parameter in model.network.parameters())
+
+
+class _Info:
+    """What timm's feature networks say of themselves."""
+
+    def __init__(self, strides: list[int]) -> None:
+        self.strides = strides
+
+    def reduction(self) -> list[int]:
+        """Pixels to a cell of each output."""
+        return self.strides
+
+    def channels(self) -> list[int]:
+        """Channels of each output."""
+        return [4 * stride for stride in self.strides]
+
+
+class _Network(torch.nn.Module):
+    """A network as timm gives it, with batch normalisation."""
+
+    def __init__(self, strides: list[int]) -> None:
+        super().__init__()
+        self.feature_info = _Info(strides)
+        self.normalise = torch.nn.BatchNorm2d(3)
+
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """Means over cells, repeated to so many channels."""
+        images = self.normalise(images)
+        pooled = [torch.nn.functional.avg_pool2d(images, stride) for stride in self.feature_info.strides]
+        return [
+            part.mean(1, keepdim=True).expand(-1, count, -1, -1)
+            for part, count in zip(pooled, self.feature_info.channels(), strict=True)
+        ]
+
+
+class _Timm:
+    """The part of timm that is used: names, settings, networks with the outputs that are asked for."""
+
+    strides: ClassVar[dict[str, list[int]]] = {"plain18": [2, 4, 8, 16, 32], "flat": [16, 16]}
+
+    def __init__(self) -> None:
+        self.asked: list[dict[str, Any]] = []
+
+    def is_model(self, name: str) -> bool:
+        """Whether there is one of that name."""
+        return name in self.strides
+
+    def list_models(self, pattern: str) -> list[str]:
+        """Names like that."""
+        return [name for name in self.strides if pattern.strip("*")[:4] in name]
+
+    def get_pretrained_cfg(self, _name: str) -> SimpleNamespace:
+        """What the pictures were normalised by."""
+        return SimpleNamespace(mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.2))
+
+    def create_model(self, name: str, *, pretrained: bool, features_only: bool, **more: Any) -> _Network:
+        """A network; its weights are to be had from a file alone."""
+        assert features_only
+        if pretrained and "pretrained_cfg_overlay" not in more:
+            raise RuntimeError("no network here")
+        self.asked.append(more)
+        strides = self.strides[name]
+        return _Network([strides[index] for index in more.get("out_indices", range(len(strides)))])
+
+
+class TestBackbones:
+    """Networks of timm's by their name there."""
+
+    @pytest.fixture
+    def timm(self, monkeypatch: pytest.MonkeyPatch) -> _Timm:
+        """The library, installed."""
+        timm = _Timm()
+        monkeypatch.setitem(sys.modules, "timm", timm)  # type: ignore[arg-type]  # all that import asks of a module
+        return timm
+
+    @pytest.fixture
+    def weights(self, tmp_path: Path) -> Path:
+        """A file of weights."""
+        path = tmp_path / "weights.safetensors"
+        path.write_bytes(b"")
+        return path
+
+    def test_a_model_on_a_network_of_timms(self, timm: _Timm, weights: Path) -> None:
+        """It is fitted, scores, keeps the running means of the network, and takes its weights from the file."""
+        model = build("feature-memory", Shape(1, 64, 64), {"backbone": f"timm:plain18@{weights}"}).train()
+        assert timm.asked[-1] == {"out_indices": (3, 4), "pretrained_cfg_overlay": {"file": str(weights)}}
+        batch = Batch(waves(10), torch.ones(10, 1, 64, 64))
+        with torch.no_grad():
+            model.settle(lambda: iter([batch]))
+            model.train()
+            left = model.leftover(batch)
+        assert torch.isfinite(left.score).all()
+        assert not model.network.network.network.normalise.running_mean.any()
+        assert (model.network.texture, model.network.detail, model.network.deepest) == (64, 64, 128)
+
+    @pytest.mark.parametrize(
+        ("name", "error", "said"),
+        [
+            ("timm:plain99", ParameterError, "plain18"),
+            ("timm:flat", ParameterError, "it has 16, 16"),
+            ("timm:plain18", MissingExtraError, "no network here.*weights.safetensors"),
+            ("timm:plain18@weights.pth", ParameterError, "must be a file of safetensors"),
+            ("timm:plain18@nowhere.safetensors", ParameterError, "must be a file of safetensors"),
+        ],
+    )
+    @pytest.mark.usefixtures("timm")
+    def test_what_cannot_be_used_is_said(self, name: str, error: type[Exception], said: str) -> None:
+        """An unknown name, one without the outputs, weights that cannot be had or might run code."""
+        with pytest.raises(error, match=said):
+            load_backbone(name)
+
+    def test_timm_is_named_where_it_is_missing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The error says what to install."""
+        monkeypatch.setitem(sys.modules, "timm", None)
+        with pytest.raises(MissingExtraError, match="pip install timm"):
+            load_backbone("timm:plain18")
+
+    def test_an_unknown_name_is_refused(self) -> None:
+        """The error lists those that are known."""
+        with pytest.raises(ParameterError, match="efficientnet-lite0"):
+            load_backbone("resnet")

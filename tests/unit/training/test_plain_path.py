@@ -20,6 +20,7 @@ from oddment.training.loop import Plan, TrainingState, train
 from oddment.training.optimizers import rate_at, set_rate
 from oddment.training.store import PixelStore
 from oddment.training.threads import gains_from_threads, threads_for
+from oddment.training.written_out import WrittenOut
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -110,6 +111,34 @@ def test_the_scores_of_the_plain_loop(
     assert np.abs(found - expected).max() <= 1e-5
     torch.manual_seed(0)
     assert np.abs(scores(build(name, SHAPE).eval(), new_digits) - expected).min() > 1e-3
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_written_out_gradients_are_those_of_autograd(*, padded: bool) -> None:
+    """Of pictures in colour, with padding and without."""
+    torch.manual_seed(0)
+    model = build("dense-deep", Shape(3, 12, 10))
+    mask = torch.ones(7, 1, 12, 10)
+    if padded:
+        mask[:4, :, :3], mask[2:, :, :, 8:] = 0, 0
+    batch = Batch(torch.rand(7, 3, 12, 10), mask)
+    expected = model.loss(batch, torch.Generator())
+    expected.backward()  # type: ignore[no-untyped-call]
+    wanted = [parameter.grad.clone() for parameter in model.parameters()]
+    step = WrittenOut.of(model, PLAN, CPU)
+    for _ in range(2):  # nothing adds up from step to step
+        found = step.step(batch)
+    torch.testing.assert_close(found, expected.detach())
+    for parameter, gradient in zip(model.parameters(), wanted, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("name", "more"), [("conv-small", {}), ("dense", {"loss": "bce"}), ("dense", {"precision": "bfloat16"})]
+)
+def test_nothing_else_is_written_out(name: str, more: dict[str, Any]) -> None:
+    """Other models, losses and precisions descend by autograd."""
+    assert WrittenOut.of(build(name, SHAPE), replace(PLAN, **more), CPU) is None
 
 
 @pytest.mark.parametrize("name", ["dense-deep", "conv-pooling", "conv-strided"])
