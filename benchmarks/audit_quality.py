@@ -2,7 +2,8 @@
 
 Images of one class, with a share of other classes hidden among them; nobody tells the audit which. Beside it: the same
 models without trimming, plain baselines, and `clean`, which is told what to leave out of training: what a folder that
-somebody has cleaned by hand would give. Needs MNIST and Fashion-MNIST (`oddment data get`), or ODDMENT_DATA.
+somebody has cleaned by hand would give. Needs MNIST and Fashion-MNIST (`oddment data get`), or ODDMENT_DATA, which for
+the tiles must name a folder with magnetic-tiles/free and magnetic-tiles/defective.
 
 Each row is kept as soon as it is done: after an interruption the same command goes on. Prints means over the seeds with
 95 % intervals (t).
@@ -10,12 +11,15 @@ Each row is kept as soon as it is done: after an interruption the same command g
     python benchmarks/audit_quality.py --cases ones          # all MNIST training 1s with 1 % of 3s
     python benchmarks/audit_quality.py --cases mnist fashion # one class with 5 and 10 % of all the others
     python benchmarks/audit_quality.py --cases clean         # nothing hidden: what is selected all the same
+    python benchmarks/audit_quality.py --cases tiles         # flawless magnetic tiles with 5 and 10 % of defective ones
+    python benchmarks/audit_quality.py --methods knn-trim-2% # told that little is wrong
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import os
 import tempfile
 import time
 from dataclasses import replace
@@ -36,8 +40,12 @@ if TYPE_CHECKING:
 
 RESULTS = Path(__file__).parent / "results"
 METHODS = ("audit", "no-trim", "clean", "isolation-forest", "knn", "pca")
+# Models and trims that are asked for; the others take what the audit chooses.
+ASKED = {"isolation-forest": ("isolation-forest", 0.0), "knn": ("knn", 0.0), "pca": ("pca", 0.0)}
+ASKED |= {"audit": ("auto", 0.2), "knn-trim-2%": ("knn", 0.02)}
 COLUMNS = ("case", "method", "seed", "normal", "odd", "auroc", "average_precision", "selected", "precision", "recall")
 MOST = 1_500  # normal images of a mixed case
+TILES = 300  # flawless photographs
 FIGURES = ("auroc", "average_precision", "precision", "recall")
 
 
@@ -62,8 +70,8 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", nargs="+", default=["ones"], choices=["ones", "mnist", "fashion", "clean"])
-    parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
+    parser.add_argument("--cases", nargs="+", default=["ones"], choices=["ones", "mnist", "fashion", "clean", "tiles"])
+    parser.add_argument("--methods", nargs="+", default=METHODS, choices=list(dict.fromkeys([*METHODS, *ASKED])))
     parser.add_argument("--seeds", nargs="+", type=int, default=range(5))
     return parser.parse_args()
 
@@ -74,6 +82,7 @@ def _variants(case: str) -> list[str]:
         "mnist": ["mnist-5%", "mnist-10%"],
         "fashion": ["fashion-mnist-5%", "fashion-mnist-10%"],
         "clean": ["mnist-0%", "fashion-mnist-0%"],
+        "tiles": ["tiles-5%", "tiles-10%"],
     }[case]
 
 
@@ -92,12 +101,29 @@ def _images(name: str, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_],
     return images[chosen], np.isin(chosen, hidden), normal
 
 
+def _photographs(name: str, seed: int, folder: Path) -> NDArray[np.bool_]:
+    """Fill a folder with flawless tiles and some defective ones in a random order; which of them are odd."""
+    rng = np.random.default_rng(seed)
+    tiles = Path(os.environ["ODDMENT_DATA"]) / "magnetic-tiles"
+    usual = rng.permutation(sorted((tiles / "free").glob("*.jpg")))[:TILES]
+    defective = rng.permutation(sorted((tiles / "defective").glob("*/*.jpg")))
+    hidden = defective[: round(float(name.rsplit("-", 1)[1][:-1]) / 100 * len(usual))]
+    order = rng.permutation(len(usual) + len(hidden))
+    for place, index in enumerate(order):
+        path = [*usual, *hidden][index]
+        (folder / f"{place:04}.jpg").symlink_to(path.resolve())
+    return order >= len(usual)
+
+
 def _run(name: str, method: str, seed: int) -> dict[str, Any]:
-    images, odd, normal = _images(name, seed)
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "images.npy"
-        np.save(file, images)
-        scores, selected = _scores(file, odd, method, seed)
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        if name.startswith("tiles"):
+            odd, normal = _photographs(name, seed, folder), "tile"
+        else:
+            images, odd, normal = _images(name, seed)
+            np.save(folder / "images.npy", images)
+        scores, selected = _scores(folder, odd, method, seed)
     found = int((odd & selected).sum())
     measured = {
         "auroc": f"{auroc(scores, odd):.5f}" if odd.any() else "",
@@ -110,11 +136,11 @@ def _run(name: str, method: str, seed: int) -> dict[str, Any]:
 
 
 def _scores(
-    file: Path, odd: NDArray[np.bool_], method: str, seed: int
+    folder: Path, odd: NDArray[np.bool_], method: str, seed: int
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    model = method if method in ("isolation-forest", "knn", "pca") else "auto"
+    model, trim = ASKED.get(method, ("auto", 0.0))
     settings = Settings(model=model, seed=seed, device="cpu")
-    done = audit_images([file], settings, AuditOptions(trim=0.2 if method == "audit" else 0.0))
+    done = audit_images([folder], settings, AuditOptions(trim=trim))
     if method == "clean":
         done = _cleaned(done, odd, settings)
     return done.scores, done.chosen.selected
@@ -131,7 +157,7 @@ def _cleaned(done: Audit, odd: NDArray[np.bool_], settings: Settings) -> Audit:
     for part in range(done.options.parts):
         training = item.members[(item.crossed.parts != part) & ~odd]
         split = crossfit._split(training, settings.seed)  # noqa: SLF001 - exactly as the audit does
-        graph = crossfit.fit_graph(done.choice, done.collection, split, settings)
+        graph = crossfit.export(crossfit.fit_graph(done.choice, done.collection, split, settings))
         own = item.members[item.crossed.parts == part]
         fitted.append((crossfit.score_store(graph, done.choice, done.collection, own), graph))
     crossed = crossfit._combine(fitted, item.crossed.parts, odd)  # noqa: SLF001

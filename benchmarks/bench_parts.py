@@ -182,28 +182,52 @@ def by_processor(answers: list[Any], others: list[Any]) -> str:
 
 
 def training(
-    bench: Bench, part: str, name: str, images: Path, held: Path, count: int, target: Target | None, *, epochs: int = 10
+    bench: Bench,
+    part: str,
+    name: str,
+    images: Path,
+    held: Path,
+    count: int,
+    target: Target | None,
+    *,
+    epochs: int = 10,
+    own_epochs: int | None = None,
 ) -> list[Row]:
-    """Train the same network in turns, an epoch each; rates with validation, losses after the last epoch."""
-    asked = {"name": name, "images": str(images), "held": str(held), "count": count, "epochs": epochs}
+    """Train the same network in turns, an epoch each; rates with validation, losses after the last epoch.
+
+    With `own_epochs`, Oddment takes so many, at its own rate and schedule, and what is compared is the time to the end:
+    it counts where the loss there is no higher. Without, both take the same steps at Keras's rate.
+    """
+    asked = {"name": name, "images": str(images), "held": str(held), "count": count}
     asked["batch"] = 32 if name == "conv-strided-deep" else 64
-    workers = {"oddment": bench.own, "keras": bench.worker("keras_worker.py", KERAS)}
-    turns: dict[str, Callable[[], dict[str, Any]]] = {}
-    for who, worker in workers.items():
-        if worker:
-            worker.ask("train", **asked)
-            turns[who] = partial(worker.ask, "epoch")
-    seen = take_turns(turns, epochs)
-    losses = {who: answers[-1]["loss"] for who, answers in seen.items()}
-    text = ", ".join(f"{who} {loss:.5f}" for who, loss in losses.items())
-    rows = [row(part, f"{name}: {who} trains", rates(answers), "images/s") for who, answers in seen.items()]
-    if "keras" in seen:
-        found = ratios(seen["oddment"], seen["keras"])
-        note = f"validation loss {text}; {by_processor(seen['oddment'], seen['keras'])}"
-        worse = losses["oddment"] > losses["keras"]
-        rows.append(row(part, f"{name}: training, × Keras", found, "×", target, note=note, worse=worse))
+    keras = bench.worker("keras_worker.py", KERAS)
+    bench.own.ask("train", **asked, epochs=own_epochs or epochs, own_rate=own_epochs is not None)
+    if keras:
+        keras.ask("train", **asked, epochs=epochs)
+    own: list[Any] = []
+    theirs: list[Any] = []
+    for number in range(epochs):
+        if number < (own_epochs or epochs):
+            own.append(bench.own.ask("epoch"))
+        if keras:
+            theirs.append(keras.ask("epoch"))
+    rows = [row(part, f"{name}: oddment trains", rates(own), "images/s")]
+    if keras:
+        losses = own[-1]["loss"], theirs[-1]["loss"]
+        note = f"validation loss oddment {losses[0]:.5f} in {len(own)} epochs, keras {losses[1]:.5f} in {len(theirs)}"
+        each = ratios(own, theirs[: len(own)])
+        whole = sum(item["seconds"] for item in theirs) / sum(item["seconds"] for item in own)
+        processor = sum(item["cpu"] for item in theirs) / sum(item["cpu"] for item in own)
+        text = f"{note}; by processor time {processor:.3g} ×"
+        rows += [
+            row(part, f"{name}: keras trains", rates(theirs), "images/s"),
+            row(part, f"{name}: an epoch, × Keras", each, "×"),
+            row(
+                part, f"{name}: to Keras's loss, × Keras", [whole], "×", target, note=text, worse=losses[0] > losses[1]
+            ),
+        ]
     if bench.ceiling and name.startswith("conv"):
-        rows.append(of_ceiling(bench, part, name, seen["oddment"], passes=3, colour=images == bench.photographs))
+        rows.append(of_ceiling(bench, part, name, own, passes=3, colour=images == bench.photographs))
     return rows
 
 
@@ -224,7 +248,7 @@ def train_dense(bench: Bench) -> list[Row]:
     rows: list[Row] = []
     data = (bench.digits["train"], bench.digits["test"], bench.size(60_000))
     for name, least in (("dense", 8), ("dense-deep", 6)):
-        rows += training(bench, "train-dense", name, *data, Target(least))
+        rows += training(bench, "train-dense", name, *data, Target(least), own_epochs=5)
     pyod = bench.worker("pyod_worker.py", PYOD)
     if pyod:
         asked = {"images": str(bench.digits["train"]), "count": bench.size(6000, 1000), "batch": 64}

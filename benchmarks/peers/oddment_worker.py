@@ -74,18 +74,26 @@ class Stepper:
 
 
 def train(
-    name: str, images: str, count: int, held: str, epochs: int, batch: int, precision: str = "auto"
+    name: str,
+    images: str,
+    count: int,
+    held: str,
+    epochs: int,
+    batch: int,
+    precision: str = "auto",
+    *,
+    own_rate: bool = False,
 ) -> dict[str, Any]:
-    """Train epoch by epoch, each when it is asked for."""
+    """Train epoch by epoch, each when it is asked for; at Keras's constant rate, or as `fit` does."""
     model, store, number = prepare(name, images, count, held)
     spec = get_spec(name)
     chosen = pick_precision(precision, CPU, gains=spec.gains_from_bfloat16)
     plan = Plan(
         epochs=epochs,
         batch_size=batch,
-        learning_rate=1e-3,
+        learning_rate=spec.learning_rate if own_rate else 1e-3,
         patience=epochs,
-        schedule="constant",  # as Keras has it
+        schedule="cosine" if own_rate else "constant",
         partial_batches=True,
         precision=chosen,
     )

@@ -30,6 +30,7 @@ from oddment.training.choosing import choose
 from oddment.training.collect import Collection, collect
 from oddment.training.describing import caveats_of, describe_fit
 from oddment.training.examples import keep_examples
+from oddment.training.feed import Feed
 from oddment.training.loop import Plan, TrainingState, pick_device, plan_epochs, train
 from oddment.training.optimizers import LEARNING_RATES
 from oddment.training.precision import pick_precision
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from oddment.reviewing import Exclusion
     from oddment.training.challenge import Challenge
     from oddment.training.choosing import Choice
+    from oddment.training.feed import KnownInputs
     from oddment.training.loop import Keeper
 
 __all__ = ["Fitted", "Settings", "fit_graph", "fit_images"]
@@ -191,25 +193,32 @@ def fit_images(
 
 
 def fit_graph(
-    choice: Choice, collection: Collection, split: Split, settings: Settings, *, progress: Progress | None = None
-) -> bytes:
-    """Return the scoring graph (ONNX) of a model fitted to images that were collected before; nothing is calibrated.
+    choice: Choice,
+    collection: Collection,
+    split: Split,
+    settings: Settings,
+    *,
+    known: KnownInputs | None = None,
+    progress: Progress | None = None,
+) -> ScoringGraph:
+    """Return the scoring graph of a model fitted to images that were collected before; nothing is calibrated.
 
     Args:
         choice: model and preparation, as `oddment.training.choosing.choose` returns them.
         collection: the images.
         split: which of them train and are watched.
         settings: what was asked for.
+        known: what earlier models of the kind computed of these images once and for all; more is kept there.
         progress: told of stages.
 
     Raises:
         TrainingError: if training diverges.
     """
-    spec, made = choice.spec, choice.preparation
+    spec, made, progress = choice.spec, choice.preparation, progress or Progress()
     autoencoder, *_ = _train(
-        spec, made, collection, split, settings, checkpoint=None, resume=False, progress=progress or Progress()
+        spec, made, collection, split, settings, checkpoint=None, resume=False, progress=progress, known=known
     )
-    return export(_graph(autoencoder, collection, split, settings))
+    return _graph(autoencoder, collection, split, settings).eval()
 
 
 # --- splitting
@@ -258,6 +267,7 @@ def _train(
     checkpoint: Callable[[str], Keeper] | None,
     resume: bool,
     progress: Progress,
+    known: KnownInputs | None = None,
 ) -> tuple[Autoencoder, Plan, TrainingState, torch.device]:
     pictures = {name: _pictures_of(collection, getattr(split, name)) for name in ("training", "validation")}
     count = len(pictures["training"])
@@ -304,12 +314,15 @@ def _train(
             progress=progress,
             keeper=keeper,
             state=state,
+            known=known,
         )
     else:
         progress.start(f"Fitting {spec.name} on {len(split.training) + len(split.validation):,} images")
     autoencoder.to("cpu")
 
     def passes(chosen: NDArray[np.int64]) -> Iterator[Batch]:
+        if known is not None:
+            return Feed(autoencoder, collection.store, torch.device("cpu"), known).passes(chosen, plan.batch_size)
         return collection.store.passes(chosen, plan.batch_size, torch.device("cpu"))
 
     # Where nothing is held out, the images that are watched train as well; no image counts twice.

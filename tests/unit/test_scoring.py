@@ -153,7 +153,7 @@ class TestPools:
     @pytest.mark.parametrize("text", ["l2", "", "mse,", "mse;ssim", "MSE"])
     def test_other_scores_are_refused(self, text: str) -> None:
         """The message says what there is."""
-        with pytest.raises(ParameterError, match="score must be one of model, mse, mae, bce, ssim, msgms"):
+        with pytest.raises(ParameterError, match="score must be one of best, model, mse, mae, bce, ssim, msgms"):
             parse_scores(text)
         with pytest.raises(ParameterError, match="each part once"):
             parse_scores("mse, mse")

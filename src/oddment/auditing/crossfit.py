@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from oddment.auditing.core import appearances, far_distances, highest
 from oddment.errors import TooFewImagesError
 from oddment.fitting import fit_graph
 from oddment.runtime import Runtime
+from oddment.scoring import export
 from oddment.training.choosing import SMALL_SIDE
+from oddment.training.feed import Feed, KnownInputs
 from oddment.training.split import Split
 
 if TYPE_CHECKING:
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from oddment.auditing.partial import Partial
+    from oddment.scoring import ScoringGraph
     from oddment.training.choosing import Choice
     from oddment.training.collect import Collection
     from oddment.training.settings import Settings
@@ -31,6 +35,7 @@ _VALIDATION_SHARE = 0.1
 _MOST_VALIDATION = 2_000
 # Fewer scores than this say too little about their own location and spread.
 _LEAST_TO_ALIGN = 20
+_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +132,7 @@ def cross_fit(
     Raises:
         TooFewImagesError: if a part has too few others to train on.
     """
-    assigned = assign_parts(groups, parts, seed=settings.seed)
+    assigned, inputs = assign_parts(groups, parts, seed=settings.seed), KnownInputs()
 
     def fit(part: int, number: int, trimmed: NDArray[np.bool_]) -> tuple[NDArray[np.float32], bytes]:
         key = f"{name}-{number}-{part}"
@@ -135,8 +140,13 @@ def cross_fit(
         known = partial.load(key) if partial else None
         if known is not None:
             return known
-        graph = fit_graph(choice, collection, _split(members[(assigned != part) & ~trimmed], settings.seed), settings)
-        scores = score_store(graph, choice, collection, members[assigned == part])
+        split = _split(members[(assigned != part) & ~trimmed], settings.seed)
+        fitted = fit_graph(choice, collection, split, settings, known=inputs)
+        graph, own = export(fitted), members[assigned == part]
+        if inputs.tensors:
+            scores = _score_known(fitted, collection, own, inputs)
+        else:
+            scores = score_store(graph, choice, collection, own)
         if partial:
             partial.keep(key, scores, graph)
         return scores, graph
@@ -188,6 +198,20 @@ def score_store(graph: bytes, choice: Choice, collection: Collection, images: ND
         found = runtime.run(made.scale(store.pixels[chosen]), valid[chosen], ("anomaly_score",))
         scores[start : start + size] = found["anomaly_score"]
     return scores
+
+
+@torch.no_grad()
+def _score_known(
+    graph: ScoringGraph, collection: Collection, images: NDArray[np.int64], inputs: KnownInputs
+) -> NDArray[np.float32]:
+    """Return the same where the model's inputs are kept: all but them is computed by torch, to rounding alike."""
+    feed = Feed(graph.autoencoder, collection.store, torch.device("cpu"), inputs)
+    valid, scores = torch.from_numpy(collection.store.valid), []
+    for start in range(0, len(images), _AT_ONCE):
+        chosen = images[start : start + _AT_ONCE]
+        batch = feed.gather(chosen)
+        scores.append(graph(batch.images, valid[torch.from_numpy(chosen)], *batch.inputs)[0])
+    return torch.cat(scores).numpy()
 
 
 def _split(training: NDArray[np.int64], seed: int) -> Split:

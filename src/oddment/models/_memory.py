@@ -11,6 +11,7 @@ For people the model redraws a picture as the most similar normal one that it ke
 from __future__ import annotations
 
 from collections import deque
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -22,7 +23,7 @@ from oddment.models._frames import Light, Rectangle, frame_size, light, onto_can
 from oddment.models._frontend import FrontEnd
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from oddment.models._base import Passes
     from oddment.models._patches import PatchMemory, WindowGaussian
@@ -93,6 +94,7 @@ class MemoryAutoencoder(Autoencoder):
         self.seed = int(torch.randint(2**31 - 1, ()))
         self.experts = nn.ModuleList(expert for group in experts for expert in group)
         self.looks_at = [index for index, group in enumerate(experts) for _ in group]
+        self._front: list[FrontEnd] = []  # the features' runtime, while it is needed; in a list, so that it is no state
         self.drawn_size = frame_size(shape.height, shape.width, _DRAWN_SIDE, 8)
         self.register_buffer("scales", torch.tensor([[0.0, 1.0]]).repeat(len(self.experts), 1))
         self.register_buffer("map_scales", torch.tensor([[0.0, 1.0]]).repeat(len(self.experts), 1))
@@ -112,9 +114,9 @@ class MemoryAutoencoder(Autoencoder):
             normal: passes over training and, where there are any, over validation pictures.
         """
         self.eval()
-        front = FrontEnd(_Describer(self), self._example())
-        known = self._look(normal[0], front)
-        held = self._look(normal[1], front) if len(normal) > 1 else None
+        known = self._look(normal[0])
+        held = self._look(normal[1]) if len(normal) > 1 else None
+        self._front.clear()
         if held is None or len(held.drawn) < _FEWEST_HELD or _shared(known, held):
             everything = known if held is None or _shared(known, held) else _joined([known, held])
             said = self._cross_fit(everything)
@@ -134,23 +136,46 @@ class MemoryAutoencoder(Autoencoder):
     def _generator(self) -> torch.Generator:
         return torch.Generator().manual_seed(self.seed)
 
-    def _look(self, pictures: Passes, front: FrontEnd) -> Described:
-        """Describe all pictures, or evenly chosen ones where they are many; features are kept as float16."""
-        kept: list[Described] = []
+    def _described(self, pictures: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, ...]]:
+        """Yield what is known of each picture (1, C, H, W) and its mask, some worked on at once."""
+        if not self._front:
+            self._front.append(FrontEnd(_Describer(self), self._example()))
+        return self._front[0](pictures)
+
+    def inputs(self, batch: Batch) -> tuple[Tensor, ...]:
+        """Return the pictures at a small size, exposed alike, then the features of each group of experts."""
+        singles = ((image, mask) for image, mask in _rows((batch.images, batch.mask)))
+        return tuple(torch.cat(values) for values in zip(*self._described(singles), strict=True))
+
+    def _numbered(self, pictures: Passes, wanted: Callable[[int], bool]) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
+        """Yield the number of each picture that is wanted, and what is known of it."""
+        first, batches = _peeked(pictures())
+        if first.inputs:
+            rows = (row for batch in batches for row in _rows(batch.inputs))
+            yield from ((number, row) for number, row in enumerate(rows) if wanted(number))
+            return
         taken: deque[int] = deque()
-        step = 1
 
         def singles() -> Iterator[tuple[Tensor, Tensor]]:
-            number = 0
-            for batch in pictures():
-                for image, mask in zip(torch.split(batch.images, 1), torch.split(batch.mask, 1), strict=True):
-                    if not number % step:
-                        taken.append(number)
-                        yield image, mask
-                    number += 1
+            shown = (row for batch in batches for row in _rows((batch.images, batch.mask)))
+            for number, (image, mask) in enumerate(shown):
+                if wanted(number):
+                    taken.append(number)
+                    yield image, mask
 
-        for drawn, *features in front(singles()):
-            if taken.popleft() % step:
+        for values in self._described(singles()):
+            yield taken.popleft(), values
+
+    def _look(self, pictures: Passes) -> Described:
+        """Describe all pictures, or evenly chosen ones where they are many; features are kept as float16."""
+        kept: list[Described] = []
+        step = 1
+
+        def wanted(number: int) -> bool:
+            return not number % step
+
+        for number, (drawn, *features) in self._numbered(pictures, wanted):
+            if not wanted(number):
                 continue  # on its way when others were thinned out
             kept.append(Described(tuple(found.half() for found in features), drawn.half()))
             if len(kept) > _MOST_PICTURES:
@@ -206,7 +231,7 @@ class MemoryAutoencoder(Autoencoder):
     def leftover(self, batch: Batch) -> Leftover:
         """Return map, reconstruction, latent and score."""
         where, lit = rectangle(batch.mask), light(batch.images, batch.mask)
-        features = self.describe(batch.images, where, lit)
+        features = batch.inputs[1:] or self.describe(batch.images, where, lit)
         height, width = self.shape.height, self.shape.width
         total, score = torch.zeros(()), torch.zeros(())
         size = [max(int(found.shape[dim]) for found in features) for dim in (2, 3)]
@@ -271,6 +296,17 @@ def _joined(parts: Sequence[Described]) -> Described:
 
 def _chosen(pictures: Described, chosen: Tensor) -> Described:
     return Described(tuple(group[chosen] for group in pictures.features), pictures.drawn[chosen])
+
+
+def _peeked(batches: Iterator[Batch]) -> tuple[Batch, Iterator[Batch]]:
+    """Return the first batch, and all of them."""
+    first = next(batches)
+    return first, chain([first], batches)
+
+
+def _rows(inputs: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, ...]]:
+    """Yield what belongs to each picture, with a batch axis of its own."""
+    return zip(*(torch.split(values, 1) for values in inputs), strict=True)
 
 
 def _shared(known: Described, held: Described) -> bool:

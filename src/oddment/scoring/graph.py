@@ -75,19 +75,20 @@ class ScoringGraph(nn.Module):
         """The names of what `forward` returns."""
         return (*OUTPUTS, PARTS) if len(self.scores) > 1 else OUTPUTS
 
-    def forward(self, images: Tensor, valid: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, images: Tensor, valid: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Score a batch.
 
         Args:
             images: float32 (N, C, H, W).
             valid: int64 (N, 4), the (top, left, bottom, right) of real pixels; padding is never scored.
+            inputs: what the model's `inputs` made of these images earlier; computed where there are none.
 
         Returns:
             anomaly_score (N,), anomaly_map (N, H, W) with 0 on padding, reconstruction (N, C, H, W), latent (N, L). Of
             a combined score also score_parts (N, P), whose sum it is: standard deviations above the mean of normal
             images.
         """
-        left, judged = self._look(images, valid)
+        left, judged = self._look(images, valid, inputs)
         reconstruction, latent = left.reconstruction, left.latent.flatten(1)
         if len(judged) == 1:
             score, anomaly_map = judged[0]
@@ -99,13 +100,15 @@ class ScoringGraph(nn.Module):
             total, anomaly_map = total + each[index], anomaly_map + judged[index][1] / self.spread[index]
         return total, anomaly_map, reconstruction, latent, torch.stack(each, 1)
 
-    def _look(self, images: Tensor, valid: Tensor) -> tuple[Leftover, list[tuple[Tensor, Tensor]]]:
+    def _look(
+        self, images: Tensor, valid: Tensor, inputs: tuple[Tensor, ...] = ()
+    ) -> tuple[Leftover, list[tuple[Tensor, Tensor]]]:
         """Return what the model leaves over, drawn at the images' own exposure, and score and map by each name."""
         mask = valid_mask(valid, self.shape.height, self.shape.width)
         exposed = standardise_exposure(images, mask) if self.exposure else None
         seen = images if exposed is None else exposed.images
-        left = self.autoencoder.leftover(Batch(seen, mask))
-        judged = [self._judge(name, left, seen, valid, mask[:, 0]) for name in self.scores]
+        left = self.autoencoder.leftover(Batch(seen, mask, inputs))
+        judged = [self._judge(name, left, seen, valid, mask.flatten(1, 2)) for name in self.scores]
         return left if exposed is None else left._replace(reconstruction=exposed.undo(left.reconstruction)), judged
 
     def _judge(self, name: str, left: Leftover, images: Tensor, valid: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -141,13 +144,13 @@ class ScoringGraph(nn.Module):
             return self._quantile(flat, area)
         share = self.pooling.value
         if share >= 1:
-            return sum_rows(flat)[:, 0] / area
+            return sum_rows(flat).flatten() / area
         most = max(1, math.ceil(share * flat.shape[1] - _ROUNDING))
         count = (area.double() * share - _ROUNDING).ceil().clamp(min=1).to(flat.dtype)
         largest = flat.topk(most, dim=1).values
         # Images fill different areas of the canvas, so that each has its own count of values to average.
         wanted = (torch.arange(most, device=flat.device).view(1, -1) < count.view(-1, 1)).to(flat.dtype)
-        return sum_rows(largest * wanted)[:, 0] / count
+        return sum_rows(largest * wanted).flatten() / count
 
     def _quantile(self, flat: Tensor, area: Tensor) -> Tensor:
         """Return (N,): the largest value that the wanted share of the real pixels does not exceed."""

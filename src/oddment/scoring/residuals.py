@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
+from oddment.models._base import channel_mean
 from oddment.training.losses import EPSILON
 
 if TYPE_CHECKING:
@@ -49,12 +50,12 @@ def residual(name: str, reconstruction: Tensor, images: Tensor, valid: Tensor) -
 
 def squared_error(reconstruction: Tensor, images: Tensor) -> Tensor:
     """Return the mean over channels of the squared difference."""
-    return (images - reconstruction).square().mean(1)
+    return channel_mean((images - reconstruction).square())
 
 
 def absolute_error(reconstruction: Tensor, images: Tensor) -> Tensor:
     """Return the mean over channels of the absolute difference."""
-    return (images - reconstruction).abs().mean(1)
+    return channel_mean((images - reconstruction).abs())
 
 
 def cross_entropy(reconstruction: Tensor, images: Tensor) -> Tensor:
@@ -63,7 +64,7 @@ def cross_entropy(reconstruction: Tensor, images: Tensor) -> Tensor:
     Source: as `oddment.training.losses.binary_cross_entropy`, which training descends on.
     """
     predicted = reconstruction.clamp(EPSILON, 1 - EPSILON)
-    return -(images * _log(predicted) + (1 - images) * _log(1 - predicted)).mean(1)
+    return -channel_mean(images * _log(predicted) + (1 - images) * _log(1 - predicted))
 
 
 def structural_dissimilarity(reconstruction: Tensor, images: Tensor) -> Tensor:
@@ -82,8 +83,7 @@ def structural_dissimilarity(reconstruction: Tensor, images: Tensor) -> Tensor:
     x, y = x + _MIDDLE, y + _MIDDLE
     likeness = (2 * x * y + _C1) * (2 * covariance + _C2)
     likeness = likeness / ((x.square() + y.square() + _C1) * (variances + _C2))
-    unlike: Tensor = ((1 - likeness) / 2).clamp_min(0).mean(1)
-    return unlike
+    return channel_mean(((1 - likeness) / 2).clamp_min(0))
 
 
 def gradient_dissimilarity(reconstruction: Tensor, images: Tensor) -> Tensor:

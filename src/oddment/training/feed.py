@@ -17,10 +17,49 @@ if TYPE_CHECKING:
     from oddment.models import Autoencoder
     from oddment.training.store import PixelStore
 
-__all__ = ["Feed"]
+__all__ = ["Feed", "KnownInputs"]
 
 # What the inputs of all pictures may take; beyond, the model computes them anew in each step.
 CACHE_BYTES = int(1.5 * 1024**3)
+
+
+class KnownInputs:
+    """What a kind of model computes of each picture once and for all, kept for every model of that kind.
+
+    Args:
+        limit: most bytes that it may take.
+
+    Attributes:
+        tensors: one float16 tensor an input, a row a picture; None before the first batch, empty where nothing is kept.
+    """
+
+    def __init__(self, limit: int = CACHE_BYTES) -> None:
+        self.limit = limit
+        self.tensors: tuple[torch.Tensor, ...] | None = None
+        self._known = np.zeros(0, dtype=bool)
+
+    @torch.no_grad()
+    def learn(self, model: Autoencoder, indices: NDArray[np.int64], batch: Batch, count: int) -> None:
+        """Compute and keep the inputs of pictures, of `count` in all, that have not been seen before."""
+        if not len(self._known):
+            self._known = np.zeros(count, dtype=bool)
+        new = np.flatnonzero(~self._known[indices])
+        if not new.size:
+            return
+        rows = torch.from_numpy(new).to(batch.images.device)
+        inputs = model.inputs(Batch(batch.images[rows], batch.mask[rows]))
+        if self.tensors is None:
+            self.tensors = self._allocate(inputs, count)
+        for kept, values in zip(self.tensors, inputs, strict=bool(self.tensors)):
+            kept[torch.from_numpy(indices[new])] = values.to("cpu", torch.float16)
+        self._known[indices[new]] = True
+
+    def _allocate(self, inputs: tuple[torch.Tensor, ...], count: int) -> tuple[torch.Tensor, ...]:
+        picture = sum(2 * values[0].numel() for values in inputs)  # bytes
+        if picture * count > self.limit:
+            return ()
+        # Memory is taken when a row is written: pictures that only calibrate cost nothing.
+        return tuple(torch.empty((count, *values.shape[1:]), dtype=torch.float16) for values in inputs)
 
 
 class Feed:
@@ -30,47 +69,27 @@ class Feed:
         model: asked for its `inputs` the first time that a picture is gathered.
         store: the prepared pictures.
         device: where batches go.
-        limit: most bytes that cached inputs may take.
+        known: inputs of this store's pictures by earlier models of the same kind; kept for this one alone where None.
     """
 
-    def __init__(self, model: Autoencoder, store: PixelStore, device: torch.device, limit: int = CACHE_BYTES) -> None:
-        self.model, self.store, self.device, self.limit = model, store, device, limit
+    def __init__(
+        self, model: Autoencoder, store: PixelStore, device: torch.device, known: KnownInputs | None = None
+    ) -> None:
+        self.model, self.store, self.device = model, store, device
         self.valid = store.valid
-        self._known = np.zeros(len(store), dtype=bool)
-        # One float16 tensor an input, a row a picture; None before the first batch, empty where nothing is kept.
-        self._cache: tuple[torch.Tensor, ...] | None = None
+        self.known = known or KnownInputs()
 
     def gather(self, indices: NDArray[np.int64]) -> Batch:
         """Return the pictures with these indices as one batch."""
         batch = self.store.gather(indices, self.valid, self.device)
-        if self._cache == ():
+        if self.known.tensors == ():
             return batch
-        self._learn(indices, batch)
+        self.known.learn(self.model, indices, batch, len(self.store))
         rows = torch.from_numpy(indices)
-        return batch._replace(inputs=tuple(kept[rows].to(self.device, torch.float32) for kept in self._cache or ()))
+        kept = self.known.tensors or ()
+        return batch._replace(inputs=tuple(values[rows].to(self.device, torch.float32) for values in kept))
 
     def passes(self, indices: NDArray[np.int64], size: int) -> Iterator[Batch]:
         """Yield all pictures with these indices, in order, in batches of `size`."""
         for start in range(0, len(indices), size):
             yield self.gather(indices[start : start + size])
-
-    @torch.no_grad()
-    def _learn(self, indices: NDArray[np.int64], batch: Batch) -> None:
-        """Compute and keep the inputs of pictures that have not been seen before."""
-        new = np.flatnonzero(~self._known[indices])
-        if not new.size:
-            return
-        rows = torch.from_numpy(new).to(self.device)
-        inputs = self.model.inputs(Batch(batch.images[rows], batch.mask[rows]))
-        if self._cache is None:
-            self._cache = self._allocate(inputs)
-        for kept, values in zip(self._cache, inputs, strict=bool(self._cache)):
-            kept[torch.from_numpy(indices[new])] = values.to("cpu", torch.float16)
-        self._known[indices[new]] = True
-
-    def _allocate(self, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        picture = sum(2 * values[0].numel() for values in inputs)  # bytes
-        if picture * len(self.store) > self.limit:
-            return ()
-        # Memory is taken when a row is written: pictures that only calibrate cost nothing.
-        return tuple(torch.empty((len(self.store), *values.shape[1:]), dtype=torch.float16) for values in inputs)

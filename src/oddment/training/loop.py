@@ -12,7 +12,7 @@ import torch
 
 from oddment.errors import ParameterError, TrainingError
 from oddment.training.allocator import kept_pages
-from oddment.training.feed import Feed
+from oddment.training.feed import Feed, KnownInputs
 from oddment.training.losses import LossName, training_loss, validation_loss
 from oddment.training.optimizers import (
     OptimizerName,
@@ -152,11 +152,17 @@ class _Run:
     """One training in progress: the model, its optimiser and the clock."""
 
     def __init__(
-        self, model: Autoencoder, store: PixelStore, training: NDArray[np.int64], plan: Plan, device: torch.device
+        self,
+        model: Autoencoder,
+        store: PixelStore,
+        training: NDArray[np.int64],
+        plan: Plan,
+        device: torch.device,
+        known: KnownInputs | None,
     ) -> None:
         self.model: Autoencoder = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.training, self.plan, self.device = training, plan, device
-        self.feed = Feed(self.model, store, device)
+        self.feed = Feed(self.model, store, device, known)
         self.optimizer = make_optimizer(plan.optimizer, model.parameters(), plan.learning_rate)
         self.written_out = WrittenOut.of(model, plan, device)
         whole, rest = divmod(len(training), plan.batch_size)
@@ -244,6 +250,7 @@ def train(
     progress: Progress,
     keeper: Keeper | None = None,
     state: TrainingState | None = None,
+    known: KnownInputs | None = None,
 ) -> TrainingState:
     """Train `model` in place, stop early, and leave it with the weights of the lowest validation loss, or the last.
 
@@ -257,6 +264,7 @@ def train(
         progress: told how far it is, a few times a second.
         keeper: keeps the state after each epoch.
         state: where an earlier run stopped.
+        known: what earlier models of the kind computed of these pictures once and for all.
 
     Returns:
         The last state; its history is what the model file keeps.
@@ -264,7 +272,7 @@ def train(
     Raises:
         TrainingError: if the loss is not a number or runs away.
     """
-    run = _Run(model, store, training, plan, device)
+    run = _Run(model, store, training, plan, device, known)
     if state and state.history:
         _restore(run, state)
     else:

@@ -12,7 +12,7 @@ import torch
 from oddment.images.prepare import Placement, Preparation, Prepared
 from oddment.models import Shape, build
 from oddment.progress import Progress
-from oddment.training.feed import Feed
+from oddment.training.feed import Feed, KnownInputs
 from oddment.training.loop import Plan, TrainingState, train
 from oddment.training.store import PixelStore
 
@@ -64,10 +64,19 @@ def test_inputs_are_computed_once(store: PixelStore, monkeypatch: pytest.MonkeyP
     assert asked == [4, 4, 2]
 
 
+def test_models_of_a_kind_share_inputs(store: PixelStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one model has computed, another one is not asked for."""
+    known, first, second = KnownInputs(), make("conv-large"), make("conv-large")
+    expected = Feed(first, store, CPU, known).gather(np.arange(6)).inputs
+    monkeypatch.setattr(second, "inputs", lambda _batch: pytest.fail("computed again"))
+    for kept, before in zip(Feed(second, store, CPU, known).gather(np.arange(6)).inputs, expected, strict=True):
+        assert torch.equal(kept, before)
+
+
 def test_inputs_beyond_the_limit_are_left_to_the_model(store: PixelStore) -> None:
     """Nothing is kept, and the loss is the same up to half precision."""
     model = make("conv-large")
-    kept, bare = Feed(model, store, CPU).gather(np.arange(8)), Feed(model, store, CPU, limit=100).gather(np.arange(8))
+    kept, bare = (Feed(model, store, CPU, known).gather(np.arange(8)) for known in (None, KnownInputs(limit=100)))
     assert bare.inputs == ()
     with torch.no_grad():
         losses = [float(model.loss(batch, torch.Generator().manual_seed(0))) for batch in (kept, bare)]
