@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FOLDER = Path(__file__).parent.parent / "docs" / "images"
-DIGITS = ("conv-small", "dense", "variational", "gradient-memory", "gradient-autoencoder", "pca")
-CLOTH = ("conv-large", "feature-memory")
+DIGITS = ("conv-small", "dense", "variational", "gradient-memory", "gradient-autoencoder", "gradient-mixture", "pca")
+CLOTH = ("conv-large", "feature-autoencoder", "feature-memory")
 SIDE = 128
 
 

@@ -156,11 +156,12 @@ class GradientMemory(GradientCodes):
         scales, around = [], []
         for start in range(0, len(rows), _ROWS):
             part = rows[start : start + _ROWS]
-            squared = squared_distances(part, rows)
-            own = torch.arange(len(part))
-            squared[own, start + own] = torch.inf
-            nearest = squared.topk(count, largest=False)
-            scales.append(nearest.values[:, :_SCALE_NEIGHBOURS].mean(1))
+            # As in `_measure`: distances are made of the few that are found.
+            close, own = closeness(part, rows), torch.arange(len(part))
+            close[own, start + own] = -torch.inf
+            nearest = close.topk(count, dim=1)
+            squared = sum_rows(part.square()) - 2 * nearest.values[:, :_SCALE_NEIGHBOURS]
+            scales.append(squared.clamp_min(0).mean(1))
             around.append(nearest.indices.int())
         self.scale, self.around = torch.cat(scales).clamp_min(_TINY), torch.cat(around)
 
