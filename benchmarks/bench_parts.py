@@ -247,8 +247,8 @@ def train_dense(bench: Bench) -> list[Row]:
     """System 1's dense models; PyOD's beside the first."""
     rows: list[Row] = []
     data = (bench.digits["train"], bench.digits["test"], bench.size(60_000))
-    for name, least in (("dense", 8), ("dense-deep", 6)):
-        rows += training(bench, "train-dense", name, *data, Target(least), own_epochs=5)
+    for name, least, epochs in (("dense", 8, 5), ("dense-deep", 6, None)):
+        rows += training(bench, "train-dense", name, *data, Target(least), own_epochs=epochs)
     pyod = bench.worker("pyod_worker.py", PYOD)
     if pyod:
         asked = {"images": str(bench.digits["train"]), "count": bench.size(6000, 1000), "batch": 64}

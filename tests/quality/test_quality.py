@@ -1,7 +1,7 @@
 """A guard against a fall in quality: AUROC on small parts of real data, beside what was seen when the guard was set.
 
-`benchmarks/quality_small.py` and `quality_tiles.py` measure in full what these parts only watch. Seeds, images and their
-order are fixed, so that a fall of more than `SLACK` is a change of the model and not of chance. Write in a rise.
+`benchmarks/quality_small.py` and `quality_tiles.py` measure in full what these parts only watch. Seeds, images and
+their order are fixed, so that a fall of more than `SLACK` is a change of the model and not of chance. Write in a rise.
 """
 
 from __future__ import annotations

@@ -58,6 +58,6 @@ register(
         learning_rate=4e-3,  # at a thousandth, twice as many steps were needed to the same loss (docs/performance.md)
         batch_size=64,
         steps=6000,
-        scoring_batch=64,
+        scoring_batch=128,
     )
 )

@@ -187,7 +187,6 @@ register(
         summary="two hidden layers down and up, 128 and 64 (system 1's deep_autoencoder); tiny images",
         build=lambda shape, hidden: DenseAutoencoder(shape, _widths(hidden)),
         options={"hidden": (128, 64)},
-        learning_rate=4e-3,  # as for `dense`
         steps=6000,
         scoring_batch=64,
     )

@@ -76,7 +76,9 @@ class Feed:
         self, model: Autoencoder, store: PixelStore, device: torch.device, known: KnownInputs | None = None
     ) -> None:
         self.model, self.store, self.device = model, store, device
-        self.valid = store.valid
+        valid, (height, width) = store.valid, store.pixels.shape[1:3]
+        # Where no picture is padded, none has to be looked at.
+        self.valid = valid[:0] if (valid == (0, 0, height, width)).all() else valid
         self.known = known or KnownInputs()
 
     def gather(self, indices: NDArray[np.int64]) -> Batch:

@@ -12,6 +12,7 @@ import torch
 
 from oddment.errors import ParameterError, TrainingError
 from oddment.training.allocator import kept_pages
+from oddment.training.denormals import flushed
 from oddment.training.feed import Feed, KnownInputs
 from oddment.training.losses import LossName, training_loss, validation_loss
 from oddment.training.optimizers import (
@@ -281,7 +282,7 @@ def train(
     for number in range(len(run.state.history), plan.epochs):
         if stopped_early(run.state.history, plan.patience) or (plan.budget and run.seconds >= plan.budget):
             break
-        with kept_pages(), threads_for(model, plan.batch_size, device):
+        with kept_pages(), flushed(), threads_for(model, plan.batch_size, device):
             loss, rate = run.run_epoch(number, progress)
             watched = run.validate(validation)
         _check_finite(loss, watched, number, plan)

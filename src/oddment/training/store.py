@@ -105,11 +105,12 @@ class PixelStore:
 
         Args:
             indices: int64 (N,).
-            valid: what `self.valid` returned; passed in so that it is built once.
+            valid: what `self.valid` returned, passed in so that it is built once; without rows where nothing is padded.
             device: where to.
         """
         images = torch.from_numpy(self.preparation.scale(self._data[indices])).to(device)
-        where, size = valid[indices], images.shape[2:]
+        size = images.shape[2:]
+        where = valid[indices] if len(valid) else valid
         if (where == (0, 0, *size)).all():  # as most pictures are; drawing the mask takes a tenth of a dense step
             mask = self._whole(len(images), device)
         else:
