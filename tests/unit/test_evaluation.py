@@ -111,7 +111,9 @@ def test_the_page_is_safe_and_alone(written: list[Path]) -> None:
     page = (folder / "evaluation.html").read_text()
     assert "&lt;b&gt;even|" in page
     assert "<b>even" not in page
-    assert "http" not in page.replace('http-equiv="Content-Security-Policy"', "")
+    # With the colon: the letters alone may come about in an embedded picture.
+    assert "http:" not in page
+    assert "https:" not in page
     assert "<script" not in page
     text = (folder / "evaluation.md").read_text()
     assert "| \\<b>even\\| |" in text
