@@ -218,7 +218,7 @@ class PhotographAutoencoder(Autoencoder):
         below 1 in a usual cell of a normal picture, whatever the material.
         """
         exposure = expose(batch.images, batch.mask)
-        features, valid = self.texture(batch.images, batch.mask)
+        features, valid = self._inputs(batch)
         clean = self._normalise(features, valid)
         grid = self._encode(clean, valid)
         drawn = self._draw(grid)

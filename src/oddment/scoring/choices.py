@@ -45,8 +45,8 @@ def parse_scores(text: str) -> tuple[str, ...]:
     known = (MODEL, *RESIDUALS)
     if unknown := [name for name in names if name not in known]:
         msg = (
-            f"score must be one of {', '.join((BEST, *known))}, or several but {BEST} with commas between them; got "
-            f"{unknown[0]!r}."
+            f"score must be one of {', '.join((BEST, *known))}, or several with commas between them, {BEST} not among "
+            f"them; got {unknown[0]!r}."
         )
         raise ParameterError(msg)
     if len(set(names)) < len(names):

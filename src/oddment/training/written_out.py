@@ -1,7 +1,7 @@
-"""The gradients of a dense autoencoder, written out: what autograd computes, in a third of its time.
+"""The gradients of a dense autoencoder, written out: what autograd computes, in less than half of its time.
 
-A step of a small dense network is some ten products and as many passes over the elements of a batch. Autograd's form of
-it has four times as many operations, each with memory of its own. The sums are the same but for their rounding;
+A step of a small dense network is a few products and a few passes over the elements of a batch; autograd's form of it
+has more operations, each with memory of its own. The sums are the same but for their rounding;
 `tests/unit/training/test_plain_path.py` compares.
 
 Source: Rumelhart, Hinton and Williams, "Learning representations by back-propagating errors" (1986), equations 4 to 6.
