@@ -17,6 +17,7 @@ from oddment.artifact import ModelFile
 from oddment.calibration import Calibration, ThresholdRule
 from oddment.errors import DataError, ImageError, ParameterError, TrainingError
 from oddment.images.fingerprint import join_groups
+from oddment.images.stream import ahead
 from oddment.images.survey import survey
 from oddment.models import Batch, Shape, build
 from oddment.models._baseline import Baseline
@@ -395,7 +396,9 @@ def _calibrate(
     sample = set(shown[:: max(1, len(shown) // 256)].tolist())
     progress.start("Calibrating", len(collection))
     for index, score, anomaly_map in _score_all(scorer, collection, settings, refs):
-        scores[index], peaks[index] = score, map_peak(anomaly_map)
+        scores[index] = score
+        if held[index] or not held.any():  # how high normal maps rise is read off those that were not trained on
+            peaks[index] = map_peak(anomaly_map)
         if index in sample:
             maps.append(anomaly_map.ravel()[:: max(1, anomaly_map.size // 4096)])
         progress.update(index + 1)
@@ -418,11 +421,15 @@ def _score_all(
     """Yield (image, score, map) of every usable image, in order."""
     if settings.fit != "tile":
         store, valid, size = collection.store, collection.store.valid, 8 * scorer.model.scoring_batch
-        for start in range(0, len(store), size):
+
+        def work(start: int) -> tuple[int, dict[str, NDArray[np.float32]]]:
             images = scorer.model.preparation.scale(store.pixels[start : start + size])
-            where = valid[start : start + size]
-            outputs = scorer.runtime.run(images, where, ("anomaly_score", "anomaly_map"))
-            for offset, (top, left, bottom, right) in enumerate(where.tolist()):
+            return start, scorer.runtime.run(images, valid[start : start + size], ("anomaly_score", "anomaly_map"))
+
+        # Of photographs, scored one by one, `run` itself takes several at once.
+        at_once = scorer.runtime.at_once if scorer.model.scoring_batch > 1 else 1
+        for start, outputs in ahead(range(0, len(store), size), work, workers=at_once, waiting=at_once + 1):
+            for offset, (top, left, bottom, right) in enumerate(valid[start : start + size].tolist()):
                 inside = outputs["anomaly_map"][offset][top:bottom, left:right]
                 yield start + offset, float(outputs["anomaly_score"][offset]), inside
         return

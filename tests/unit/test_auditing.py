@@ -17,6 +17,7 @@ from PIL import Image
 from oddment.auditing import AuditOptions, Rule, audit_images
 from oddment.auditing.checks import find_oddities
 from oddment.auditing.classes import classes_of, find_suspects
+from oddment.auditing.core import Looks, far_distances
 from oddment.auditing.crossfit import assign_parts
 from oddment.auditing.judge import choose_images
 from oddment.auditing.null import fit_null, p_of
@@ -119,6 +120,35 @@ class TestParts:
             assert len(set(assigned[groups == name].tolist())) == 1
         sizes = np.bincount(assigned, minlength=parts)
         assert sizes.max() - sizes.min() <= np.bincount(groups).max()
+
+
+class TestLooks:
+    """How far an image is from others that have company."""
+
+    @settings(max_examples=25, deadline=None)
+    @given(seed=st.integers(0, 2**32 - 1), count=st.integers(8, 60), parts=st.integers(2, 4))
+    def test_it_is_what_it_says(self, seed: int, count: int, parts: int) -> None:
+        """The mean of the five least of max(distance, company), over images of other parts."""
+        rng = np.random.default_rng(seed)
+        points = rng.normal(size=(count, 3)).astype(np.float32)
+        [company] = far_distances(points, seed=0, shares=(0.2,))
+        assigned = np.arange(count) % parts
+        found = Looks(points, company, assigned, 0).of_members()
+        squares = np.square(points[:, None] - points[None]).sum(axis=2)
+        for index in range(count):
+            others = assigned != assigned[index]
+            reached = np.sort(np.maximum(squares[index, others], company[others]))[:5]
+            assert found[index] == pytest.approx(reached.mean(), rel=1e-3, abs=1e-4)
+
+    def test_a_few_of_a_kind_do_not_vouch_for_each_other(self) -> None:
+        """Ten equal images far from a hundred others are odder than any of those."""
+        rng = np.random.default_rng(0)
+        points = np.concatenate([rng.normal(size=(600, 4)), np.full((10, 4), 6.0)]).astype(np.float32)
+        [company] = far_distances(points, seed=0, shares=(0.02,))
+        found = Looks(points, company, np.arange(610) % 5, 0).of_members()
+        assert found[600:].min() > found[:600].max()
+        near = np.sort(np.square(points[600:, None] - points[None]).sum(axis=2), axis=1)[:, 1:6].mean(axis=1)
+        assert near.max() == 0  # what the nearest alone would say
 
 
 class TestRules:
@@ -237,6 +267,21 @@ class TestAudit:
         crossed = done.judged[0].crossed
         assert crossed.parts[names.index("i000.png")] == crossed.parts[names.index("twin.png")]
         assert crossed.scores.min() > 0
+
+    def test_an_image_from_elsewhere_is_judged_as_one_of_a_part(self, folder: Path) -> None:
+        """What the judge of a part says of the part's own images is what they scored."""
+        done = audit_images([folder], Settings(device="cpu"), AuditOptions())
+        judged = done.judged[0]
+        assert judged.crossed.looks is not None
+        for part, scores in judged.judge(done.choice, done.collection, judged.members):
+            own = judged.crossed.parts == part
+            np.testing.assert_allclose(scores[own], judged.scores[own], atol=0.02)  # inputs are kept in half precision
+
+    def test_a_model_that_is_asked_for_decides_alone(self, folder: Path) -> None:
+        """Looks are a second opinion where the model was chosen, and where something is left out of training."""
+        for asked, trim in (("knn", 0.2), ("auto", 0.0)):
+            done = audit_images([folder], Settings(model=asked, device="cpu"), AuditOptions(trim=trim))
+            assert done.judged[0].crossed.looks is None
 
     def test_same_seed_same_scores(self, folder: Path) -> None:
         """To the last bit."""

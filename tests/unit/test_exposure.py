@@ -101,7 +101,9 @@ def test_a_dimmer_lamp_changes_no_score(digits: NDArray[np.uint8], tmp_path: Pat
     scores = detector.anomaly_score(bright)
     np.testing.assert_allclose(detector.anomaly_score(dimmed(digits[200:230])), scores, rtol=1e-3)
     plain = Detector(**QUICK).fit(digits[:120])
-    assert np.abs(plain.anomaly_score(dimmed(digits[200:230])) / plain.anomaly_score(bright) - 1).min() > 0.05
+    moved = np.abs(plain.anomaly_score(dimmed(digits[200:230])) / plain.anomaly_score(bright) - 1)
+    assert moved.min() > 0.01
+    assert np.median(moved) > 0.1
     detector.save(tmp_path / "m.oddment")
     again = load(tmp_path / "m.oddment")
     assert again.anomaly_score(bright).tobytes() == scores.tobytes()

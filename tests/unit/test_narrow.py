@@ -1,4 +1,4 @@
-"""Convolutions to few channels are exported in another form with the same result."""
+"""Convolutions to few channels, and those after upsampling, are exported in another form with the same result."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from torch import nn
 from oddment.models import Shape, build
 from oddment.scoring import ScoringGraph, export
 from oddment.scoring.narrow import widen_narrow
+from oddment.scoring.upsampled import fold_upsampling
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -74,12 +75,52 @@ def test_what_would_not_gain_stays(layer: nn.Module) -> None:
     assert operators(widen_narrow(graph)) == operators(graph)
 
 
+@pytest.mark.parametrize("size", [(7, 7), (4, 9), (1, 1), (2, 1)])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("bias", [True, False])
+def test_upsampled_sums(size: tuple[int, int], channels: int, *, bias: bool) -> None:
+    """The same pictures from the small map, whatever its size, with a bias or without."""
+    torch.manual_seed(0)
+    wide, last = nn.Conv2d(5, 20, 3, padding=1, bias=bias), nn.Conv2d(20, channels, 3, padding=1, bias=bias)
+    layers = nn.Sequential(nn.Upsample(scale_factor=2, mode="nearest"), wide, nn.ReLU(), last, nn.Sigmoid())
+    images = torch.randn(2, 5, *size)
+    before = exported(layers, images)
+    after = fold_upsampling(before)
+    assert "Resize" in operators(before)
+    assert "Resize" not in operators(after)
+    onnx.checker.check_model(onnx.load_model_from_string(after), full_check=True)
+    np.testing.assert_allclose(run(after, images), run(before, images), atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [nn.Upsample(scale_factor=2), nn.Conv2d(4, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 5, 3, padding=1)],
+        [nn.Upsample(scale_factor=2), nn.Conv2d(4, 8, 3, padding=1), nn.Sigmoid(), nn.Conv2d(8, 1, 3, padding=1)],
+        [nn.Upsample(scale_factor=2), nn.Conv2d(4, 8, 5, padding=2), nn.ReLU(), nn.Conv2d(8, 1, 3, padding=1)],
+        [nn.Upsample(scale_factor=2), nn.Conv2d(4, 8, 3), nn.ReLU(), nn.Conv2d(8, 1, 3, padding=1)],
+        [nn.Upsample(scale_factor=3), nn.Conv2d(4, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 1, 3, padding=1)],
+        [
+            nn.Upsample(scale_factor=2, mode="bilinear"),
+            nn.Conv2d(4, 8, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(8, 1, 3, padding=1),
+        ],
+        [nn.Upsample(scale_factor=2), nn.Conv2d(4, 8, 3, padding=1), nn.ReLU()],
+    ],
+)
+def test_other_layers_are_not_folded(layers: list[nn.Module]) -> None:
+    """Many channels at the end, another function, kernel, padding or factor, and a chain cut short stay as they are."""
+    graph = exported(nn.Sequential(*layers), torch.zeros(1, 4, 6, 6))
+    assert operators(fold_upsampling(graph)) == operators(graph)
+
+
 def test_the_pooling_network() -> None:
-    """Its last layer, 32 channels to 1, is exported transposed, and its scores are torch's."""
+    """Its last layers, 32 channels to 1, are done on the small map, and its scores are torch's."""
     torch.manual_seed(0)
     graph = ScoringGraph(build("conv-pooling", Shape(1, 28, 28)), Shape(1, 28, 28)).eval()
     content = export(graph)
-    assert operators(content).count("ConvTranspose") == 1
+    assert (operators(content).count("ConvTranspose"), operators(content).count("Resize")) == (1, 1)
     images, valid = torch.rand(3, 1, 28, 28), torch.tensor([[0, 0, 28, 28]] * 3)
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     (scores,) = session.run(["anomaly_score"], {"images": images.numpy(), "valid": valid.numpy()})

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from oddment.auditing.core import appearances, far_distances, highest
+from oddment.auditing.core import COMPANY, KIND, Looks, appearances, far_distances, highest
+from oddment.auditing.opinion import opinion
 from oddment.errors import TooFewImagesError
 from oddment.fitting import fit_graph
 from oddment.runtime import Runtime
@@ -64,6 +65,7 @@ class Crossed:
         models: the final models.
         location: what scores of every part were brought to.
         spread: likewise.
+        looks: what the members look like, where that is asked as well; else None.
     """
 
     scores: NDArray[np.float32]
@@ -72,6 +74,7 @@ class Crossed:
     models: tuple[Part, ...]
     location: float
     spread: float
+    looks: Looks | None = None
 
     def align(self, scores: NDArray[np.float32], part: int) -> NDArray[np.float32]:
         """Return scores (n,) that the model of this part gave, in the unit of `scores`."""
@@ -114,8 +117,9 @@ def cross_fit(
 ) -> Crossed:
     """Score each member by a model fitted to the other parts, without the share of images that look oddest.
 
-    Of small pictures, whose whole counts, the oddest are found by their appearance; of photographs, whose details
-    count, by the scores of models that were fitted to all of them.
+    Of small pictures, whose whole counts, the oddest are found by what they look like; where their model was chosen and
+    not asked for, they are found anew by that and the scores of a first round of models. Of photographs, whose details
+    count, they are found by the scores of a first round of models, fitted to all of them.
 
     Args:
         collection: all images.
@@ -151,13 +155,16 @@ def cross_fit(
             partial.keep(key, scores, graph)
         return scores, graph
 
-    trimmed = np.zeros(len(members), dtype=bool)
+    trimmed, looks = np.zeros(len(members), dtype=bool), None
     if trim and by_appearance(choice):
-        trimmed = highest(far_distances(appearances(collection, members), seed=settings.seed), trim)
-    elif trim:
+        points = appearances(collection, members)
+        far, company = far_distances(points, seed=settings.seed, shares=(KIND, COMPANY))
+        trimmed = highest(far, trim)
+        looks = Looks(points, company, assigned, settings.seed) if settings.model == "auto" else None
+    if fits(choice, parts=parts, trim=trim, model=settings.model) > parts:
         first = _combine([fit(part, 1, trimmed) for part in range(parts)], assigned, trimmed)
-        trimmed = highest(first.scores, trim)
-    return _combine([fit(part, 2, trimmed) for part in range(parts)], assigned, trimmed)
+        trimmed = highest(first.scores if looks is None else opinion(first.scores, looks)[0], trim)
+    return replace(_combine([fit(part, 2, trimmed) for part in range(parts)], assigned, trimmed), looks=looks)
 
 
 def by_appearance(choice: Choice) -> bool:
@@ -165,9 +172,9 @@ def by_appearance(choice: Choice) -> bool:
     return max(choice.preparation.height, choice.preparation.width) <= SMALL_SIDE
 
 
-def fits(choice: Choice, *, parts: int, trim: float) -> int:
-    """Return how many models `cross_fit` fits."""
-    return 2 * parts if trim and not by_appearance(choice) else parts
+def fits(choice: Choice, *, parts: int, trim: float, model: str) -> int:
+    """Return how many models `cross_fit` fits: two rounds, but one of a model of small pictures that was asked for."""
+    return 2 * parts if trim and (model == "auto" or not by_appearance(choice)) else parts
 
 
 def _combine(

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from oddment.auditing.run import Audit, Judged
+    from oddment.auditing.judged import Judged
+    from oddment.auditing.run import Audit
     from oddment.report.pictures import Pictures
     from oddment.results import Region
 

@@ -13,9 +13,10 @@ import numpy as np
 
 from oddment.auditing.checks import Duplicates, Leak, Oddity, alike, find_duplicates, find_leaks, find_oddities
 from oddment.auditing.classes import Suspect, classes_of, find_suspects
-from oddment.auditing.crossfit import Crossed, cross_fit, fits, score_store
+from oddment.auditing.crossfit import cross_fit, fits
 from oddment.auditing.judge import Chosen, Rule, choose_images
-from oddment.auditing.null import LEAST_SCORES, EmpiricalNull, fit_null, p_of
+from oddment.auditing.judged import Judged
+from oddment.auditing.null import LEAST_SCORES, p_of
 from oddment.calibration import p_values as conformal_p_values
 from oddment.errors import DataError, ParameterError, TooFewImagesError
 from oddment.images.files import count_images, iter_images, require_images
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from oddment.training.choosing import Choice
     from oddment.training.settings import Settings
 
-__all__ = ["Audit", "AuditOptions", "Judged", "audit_images"]
+__all__ = ["Audit", "AuditOptions", "audit_images"]
 
 # Elsewhere only what is at least this odd where it lies is tried: nothing else can bear a wrong label.
 _TRIED_ELSEWHERE = 0.2
@@ -73,27 +74,6 @@ class AuditOptions:
         ]
         if problems:
             raise ParameterError(" ".join(problems))
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """Images that were judged by each other: all of them, or those of one class.
-
-    Args:
-        name: of the class; "" where all are together.
-        members: int64 (m,), which images.
-        crossed: their scores and the models that gave them.
-        null: what scores of normal images look like.
-    """
-
-    name: str
-    members: NDArray[np.int64]
-    crossed: Crossed
-    null: EmpiricalNull
-
-    def standardised(self, scores: NDArray[np.float32], part: int) -> NDArray[np.float64]:
-        """Scores (n,) that the model of a part gave to other images, in deviations of the normal ones."""
-        return self.null.standardise(self.crossed.align(scores, part))
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +186,7 @@ def audit_images(
     judged = _judge_all(collection, grouping, sets, choice, settings, options, work, progress)
     scores, estimated = np.empty(len(collection)), np.empty(len(collection))
     for item in judged:
-        scores[item.members] = item.null.standardise(item.crossed.scores)
+        scores[item.members] = item.scores
         estimated[item.members] = p_of(scores[item.members])
     p_values = estimated if known is None else _conformal(scores, judged[0], known, choice)
     chosen = choose_images(scores, p_values, options.rule, reference=0 if known is None else len(known))
@@ -297,7 +277,7 @@ def _judge_all(
     work: Partial | None,
     progress: Progress,
 ) -> tuple[Judged, ...]:
-    done, total = 0, len(sets) * fits(choice, parts=options.parts, trim=options.trim)
+    done, total = 0, len(sets) * fits(choice, parts=options.parts, trim=options.trim, model=settings.model)
     progress.start("Scoring each image by models that have not seen it", total)
     judged = []
     for number, (name, members) in enumerate(sets.items()):
@@ -319,7 +299,7 @@ def _judge_all(
             name=str(number),
             told=told,
         )
-        judged.append(Judged(name, members, crossed, fit_null(crossed.scores)))
+        judged.append(Judged.of(name, members, crossed))
     progress.update(total)
     progress.finish()
     return tuple(judged)
@@ -332,13 +312,7 @@ def _conformal(scores: NDArray[np.float64], judged: Judged, known: Collection, c
     the p-value would be exact, against the highest it is at least as large.
     """
     everything = np.arange(len(known))
-    highest = np.max(
-        [
-            judged.standardised(score_store(model.graph, choice, known, everything), part)
-            for part, model in enumerate(judged.crossed.models)
-        ],
-        axis=0,
-    )
+    highest = np.max([item for _, item in judged.judge(choice, known, everything)], axis=0)
     return conformal_p_values(scores, np.sort(highest))
 
 
@@ -357,8 +331,8 @@ def _suspects(
         progress.update(number, item.name)
         others = np.array([index for index in odd.tolist() if classes[index] != item.name], dtype=np.int64)
         if others.size:
-            found = score_store(item.crossed.models[0].graph, choice, collection, others)
-            for index, p in zip(others.tolist(), p_of(item.standardised(found, 0)).tolist(), strict=True):
+            _, found = next(item.judge(choice, collection, others))
+            for index, p in zip(others.tolist(), p_of(found).tolist(), strict=True):
                 elsewhere[index][item.name] = p
     progress.finish()
     return find_suspects(collection.paths, classes, p_values.tolist(), elsewhere)

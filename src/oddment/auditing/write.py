@@ -139,7 +139,7 @@ def summary(audit: Audit) -> dict[str, Any]:
         "leaks": len(audit.leaks),
         "label_suspects": len(audit.suspects),
         "classes": sorted(set(audit.classes)) if audit.classes else None,
-        "normal_share": [round(item.null.normal, 4) for item in audit.judged],
+        "normal_share": [round(item.nulls[-1].normal, 4) for item in audit.judged],
         "notes": list(audit.notes),
     }
 
@@ -299,13 +299,14 @@ def _card(audit: Audit) -> dict[str, dict[str, str]]:
             "Fitted": f"{options.parts} models{' for each class' if audit.classes else ''}, each without the part that "
             "it scores",
             "Left out of training": f"{left:,} images that looked odd" if left else "nothing",
-            "Score": "standard deviations above the middle of normal images",
+            "Score": "standard deviations above the middle of normal images"
+            + ("; the higher of what the models and what the looks say" if audit.judged[0].crossed.looks else ""),
         },
         "Images": {
             "Scored": f"{len(audit.scores):,}",
             "Rejected": f"{len(audit.collection.rejections):,}",
             "Estimated normal": ", ".join(
-                f"{item.name + ' ' if item.name else ''}{item.null.normal:.1%}" for item in audit.judged[:20]
+                f"{item.name + ' ' if item.name else ''}{item.nulls[-1].normal:.1%}" for item in audit.judged[:20]
             ),
             "SHA-256": audit.collection.fingerprint()[:16],
         },

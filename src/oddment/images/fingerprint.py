@@ -43,8 +43,11 @@ def digest(pixels: NDArray[Any]) -> bytes:
 
 def gray_thumb(decoded: Decoded) -> NDArray[np.uint8]:
     """Return what `perceptual_hashes` is given of an image: gray uint8 (32, 32, 1), whatever its aspect ratio."""
-    small = Image.fromarray(thumbnail(decoded, 64)).convert("L")
-    return np.asarray(small.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR))[:, :, None]
+    small = Image.fromarray(thumbnail(decoded, 64))
+    gray = small if small.mode == "L" else small.convert("L")
+    if gray.size != (_SIDE, _SIDE):
+        gray = gray.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)
+    return np.asarray(gray)[:, :, None]
 
 
 def perceptual_hashes(pictures: NDArray[Any]) -> NDArray[np.uint64]:
@@ -93,9 +96,8 @@ def group_near_duplicates(hashes: NDArray[np.uint64], *, max_bits: int = NEAR_BI
         int64 (N,), numbers from 0 in order of first appearance.
     """
     parents = np.arange(len(hashes))
-    for left, right in _candidates(hashes):
-        close = np.bitwise_count(hashes[left] ^ hashes[right]).sum(axis=-1, dtype=np.int64) <= max_bits
-        for a, b in zip(left[close].tolist(), right[close].tolist(), strict=True):
+    for left, right in _close(hashes, max_bits):
+        for a, b in zip(left.tolist(), right.tolist(), strict=True):
             root_a, root_b = _root(parents, a), _root(parents, b)
             parents[max(root_a, root_b)] = min(root_a, root_b)
     roots = np.array([_root(parents, index) for index in range(len(hashes))], dtype=np.int64)
@@ -115,21 +117,31 @@ def join_groups(*labels: NDArray[np.int64]) -> NDArray[np.int64]:
     return groups.astype(np.int64)
 
 
-def _candidates(hashes: NDArray[np.uint64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+def _close(hashes: NDArray[np.uint64], most: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Yield pairs whose hashes differ in at most so many bits."""
     count = len(hashes)
     if count <= _EXACT_PAIRS:
+        words = np.ascontiguousarray(hashes.T)
         for index in range(count - 1):
-            others = np.arange(index + 1, count)
-            yield np.full(others.size, index), others
+            found = index + 1 + np.flatnonzero(_bits(words[:, index, None], words[:, index + 1 :]) <= most)
+            yield np.full(found.size, index), found
         return
     rng = np.random.default_rng(0)
-    bits = np.unpackbits(hashes.view(np.uint8).reshape(count, -1), axis=1)
+    bits = np.ascontiguousarray(np.unpackbits(hashes.view(np.uint8).reshape(count, -1), axis=1).T)
     for _ in range(_ORDERS):
-        chosen = np.ascontiguousarray(bits[:, rng.permutation(bits.shape[1])[:64]])
-        keys = np.packbits(chosen, axis=1).view(">u8")[:, 0]
+        chosen = bits[rng.permutation(len(bits))[:64]]
+        keys = np.ascontiguousarray(np.packbits(chosen, axis=0).T).view(">u8")[:, 0]
         order = np.argsort(keys, kind="stable")
+        words = np.ascontiguousarray(hashes[order].T)
         for step in range(1, _WINDOW + 1):
-            yield order[:-step], order[step:]
+            found = np.flatnonzero(_bits(words[:, :-step], words[:, step:]) <= most)
+            yield order[found], order[found + step]
+
+
+def _bits(left: NDArray[np.uint64], right: NDArray[np.uint64]) -> NDArray[np.uint16]:
+    """In how many bits hashes (4, n) differ, a word a row, uint16 (n,)."""
+    differing = np.bitwise_count(left ^ right)
+    return np.asarray(differing.sum(axis=0, dtype=np.uint16))
 
 
 def _root(parents: NDArray[np.int64], index: int) -> int:

@@ -160,8 +160,8 @@ def valid_mask(valid: Tensor, height: int, width: int) -> Tensor:
     top, left, bottom, right = (valid[:, i].view(-1, 1, 1, 1) for i in range(4))
     rows = torch.arange(height, device=valid.device).view(1, 1, -1, 1)
     columns = torch.arange(width, device=valid.device).view(1, 1, 1, -1)
-    # A product of a column and a row: one pass over the pixels instead of five.
-    return ((rows >= top) & (rows < bottom)).float() * ((columns >= left) & (columns < right)).float()
+    # A matrix product of a column and a row: the quickest form of it on CPUs, and exact.
+    return ((rows >= top) & (rows < bottom)).float() @ ((columns >= left) & (columns < right)).float()
 
 
 def keras_start(module: nn.Module) -> None:

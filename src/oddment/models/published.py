@@ -20,6 +20,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 from oddment.errors import ParameterError
@@ -31,7 +32,13 @@ from oddment.models.dense import DenseAutoencoder
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from oddment.models._base import Passes
+
 __all__ = ["LatentPlaneAutoencoder", "PoolingAutoencoder", "StridedAutoencoder"]
+
+
+# The darkest start: a sigmoid learns from here in any case.
+_DARKEST = 0.02
 
 
 def _check(shape: Shape, halvings: int, widths: dict[str, Sequence[int]]) -> None:
@@ -60,10 +67,17 @@ class PoolingAutoencoder(Autoencoder):
     Args:
         shape: channels, height and width of the images; height and width multiples of 4 for three filters.
         filters: channels of the convolutions down to the latent, 12,201 parameters for (32, 16, 8) on 28×28×1.
+        start: what the last layer draws before anything is learnt: the "mean" of the training pictures' pixels, or
+            mid-"gray", as the original does. From there, with Adam and pictures that are mostly black, it soon draws
+            nothing but black, where the sigmoid has no slope left to learn by.
     """
 
-    def __init__(self, shape: Shape, filters: Sequence[int] = (32, 16, 8)) -> None:
+    def __init__(self, shape: Shape, filters: Sequence[int] = (32, 16, 8), start: str = "mean") -> None:
         super().__init__()
+        if start not in ("mean", "gray"):
+            msg = f"start must be mean or gray; got {start!r}."
+            raise ParameterError(msg)
+        self.start = start
         halvings = len(filters) - 1
         _check(shape, halvings, {"filters": filters})
         encoder: list[nn.Module] = [SameConv2d(shape.channels, filters[0], 3), nn.ReLU()]
@@ -76,6 +90,16 @@ class PoolingAutoencoder(Autoencoder):
             decoder += [nn.Upsample(scale_factor=2, mode="nearest"), SameConv2d(below, above, 3), nn.ReLU()]
         self.decoder = nn.Sequential(*decoder, SameConv2d(filters[0], shape.channels, 3), nn.Sigmoid())
         self.apply(keras_start)
+
+    def begin(self, training: Passes) -> None:
+        """Let the last layer start from the mean of the pictures, each channel by itself."""
+        if self.start != "mean":
+            return
+        sums = [((images * mask).sum((0, 2, 3)), mask.sum()) for images, mask, *_ in training()]
+        mean = torch.stack([total for total, _ in sums]).sum(0) / torch.stack([area for _, area in sums]).sum()
+        [*_, last] = (layer for layer in self.decoder.modules() if isinstance(layer, nn.Conv2d))
+        if last.bias is not None:
+            last.bias.copy_(mean.clamp(_DARKEST, 1 - _DARKEST).logit())
 
     def encode(self, images: Tensor) -> Tensor:
         """Return the latent (N, H/4 · W/4 · filters[-1]): the last feature map, flattened as Keras would."""
@@ -187,6 +211,7 @@ register(
         summary="two hidden layers down and up, 128 and 64 (system 1's deep_autoencoder); tiny images",
         build=lambda shape, hidden: DenseAutoencoder(shape, _widths(hidden)),
         options={"hidden": (128, 64)},
+        learning_rate=3e-3,
         steps=6000,
         scoring_batch=64,
     )
@@ -196,10 +221,11 @@ register(
         gains_from_bfloat16=True,
         name="conv-pooling",
         summary="convolutions with max pooling, latent a grid (system 1's convolutional_autoencoder); small images",
-        build=lambda shape, filters: PoolingAutoencoder(shape, _widths(filters)),
+        build=lambda shape, filters, start: PoolingAutoencoder(shape, _widths(filters), start),
         stride=4,
         side=96,
-        options={"filters": (32, 16, 8)},
+        options={"filters": (32, 16, 8), "start": "mean"},
+        learning_rate=4e-3,
     )
 )
 register(

@@ -33,6 +33,7 @@ MODELS = {
 }
 DENSE = ("autoencoder", "deep_autoencoder")
 CONVOLUTIONAL = "convolutional_autoencoder"
+_AS_PUBLISHED: dict[str, dict[str, Any]] = {CONVOLUTIONAL: {"start": "gray"}}
 _STOPS = (1, 5, 10, 15, 20)
 # Convolutions are slow: a quick run of seconds has room for so many.
 _QUICK_IMAGES = 600
@@ -71,6 +72,7 @@ def experiment(call: Call) -> Run:
             optimizer=options["optimizer"],
             loss=options["loss"],
             score="bce" if options["loss"] == "bce" else "model",
+            options=_AS_PUBLISHED.get(name, {}),
         )
         for name, (ours, _) in MODELS.items()
     }

@@ -58,7 +58,7 @@
     if (pictureText === null) pictureText = byId("pictures").textContent;
     const start = entry.start + entry.lengths.slice(0, which).reduce((sum, length) => sum + length, 0);
     const text = pictureText.slice(start, start + entry.lengths[which]);
-    return `data:image/${text.startsWith("iVBOR") ? "png" : "webp"};base64,${text}`;
+    return `data:image/${text.startsWith("/9j/") ? "jpeg" : "webp"};base64,${text}`;
   }
 
   // --- numbers and words -------------------------------------------------------------------------------------

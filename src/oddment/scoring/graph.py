@@ -19,6 +19,7 @@ from oddment.models._exposure import standardise_exposure
 from oddment.scoring.choices import MODEL, Pool, parse_pool, parse_scores
 from oddment.scoring.narrow import widen_narrow
 from oddment.scoring.residuals import residual
+from oddment.scoring.upsampled import fold_upsampling
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -182,4 +183,4 @@ def export(graph: ScoringGraph) -> bytes:
             output_names=list(graph.outputs),
             dynamic_axes={name: {0: "batch"} for name in ("images", "valid", *graph.outputs)},
         )
-    return widen_narrow(buffer.getvalue())
+    return widen_narrow(fold_upsampling(buffer.getvalue()))

@@ -14,6 +14,7 @@ from oddment.errors import ParameterError, TrainingError
 from oddment.training.allocator import kept_pages
 from oddment.training.denormals import flushed
 from oddment.training.feed import Feed, KnownInputs
+from oddment.training.flat_adam import FlatAdam
 from oddment.training.losses import LossName, training_loss, validation_loss
 from oddment.training.optimizers import (
     OptimizerName,
@@ -164,8 +165,10 @@ class _Run:
         self.model: Autoencoder = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.training, self.plan, self.device = training, plan, device
         self.feed = Feed(self.model, store, device, known)
-        self.optimizer = make_optimizer(plan.optimizer, model.parameters(), plan.learning_rate)
         self.written_out = WrittenOut.of(model, plan, device)
+        self.optimizer = make_optimizer(
+            plan.optimizer, model.parameters(), plan.learning_rate, flat=self.written_out is not None
+        )
         whole, rest = divmod(len(training), plan.batch_size)
         self.steps = max(1, whole + bool(rest and plan.partial_batches))
         self.state = TrainingState()
@@ -299,6 +302,8 @@ def train(
         )
         if keeper:
             keeper.save(replace(run.state, seconds=run.seconds))
+    if isinstance(run.optimizer, FlatAdam):
+        run.optimizer.release()
     model.load_state_dict(run.state.best if plan.keep == "best" else run.state.weights)
     model.eval()
     return replace(run.state, seconds=run.seconds)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import torch
 
 from oddment.errors import ParameterError
+from oddment.training.flat_adam import FlatAdam
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -58,10 +59,23 @@ def check_names(**chosen: tuple[str, object]) -> None:
 
 
 def make_optimizer(
-    name: OptimizerName, parameters: Iterable[torch.nn.Parameter], learning_rate: float
+    name: OptimizerName, parameters: Iterable[torch.nn.Parameter], learning_rate: float, *, flat: bool = False
 ) -> torch.optim.Optimizer:
-    """Return a new optimiser with Keras's defaults: SGD without momentum, Adagrad's accumulator from 0.1."""
+    """Return a new optimiser with Keras's defaults: SGD without momentum, Adagrad's accumulator from 0.1.
+
+    Args:
+        name: which.
+        parameters: what is learnt.
+        learning_rate: of the first step.
+        flat: every parameter is float32 on the CPU, has its gradient in every step, and others write it there; the
+            parameters then have a gradient, of zeros, from the start.
+    """
     parameters = list(parameters)
+    if flat and name == "adam":
+        return FlatAdam(parameters, learning_rate, _EPSILON)
+    if flat:
+        for parameter in parameters:
+            parameter.grad = torch.zeros_like(parameter)
     if name == "sgd":
         return torch.optim.SGD(parameters, learning_rate)
     if name == "adagrad":

@@ -27,15 +27,13 @@ class WrittenOut:
     """Loss and gradients of dense layers with ReLUs between them, a sigmoid at the end, and the mean squared error.
 
     Args:
-        model: whose gradients are filled in. They stay where they are from step to step.
+        model: whose gradients are filled in; they stay where they are from step to step, and must be there.
     """
 
     def __init__(self, model: DenseAutoencoder) -> None:
         self.layers = [
             layer for part in (model.encoder, model.decoder) for layer in part if isinstance(layer, nn.Linear)
         ]
-        for parameter in model.parameters():
-            parameter.grad = torch.zeros_like(parameter)
 
     @classmethod
     def of(cls, model: Autoencoder, plan: Plan, device: torch.device) -> WrittenOut | None:

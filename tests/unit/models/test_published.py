@@ -14,6 +14,7 @@ import onnxruntime
 import pytest
 import torch
 
+from oddment import Detector
 from oddment.errors import ParameterError
 from oddment.models import (
     Autoencoder,
@@ -125,13 +126,42 @@ def test_counts_are_the_published_ones(name: str) -> None:
     ],
 )
 def test_defaults_are_the_published_ones(name: str, published: str) -> None:
-    """Built without options, a model is the published network."""
+    """Built without options, a model is the published network, wherever its weights start."""
     case = CASES[published]
     assert case["model"] == name
-    options = get_spec(name).options
+    options = {key: value for key, value in get_spec(name).options.items() if key != "start"}
     assert {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()} == case[
         "options"
     ]
+
+
+def test_pooling_starts_from_the_mean_and_learns_where_the_original_draws_black() -> None:
+    """Before training it draws each channel's mean; after it, less is left over than of a drawing that is black."""
+    rng = np.random.default_rng(0)
+    images = np.zeros((256, 16, 16, 3), np.uint8)
+    for image, row, column in zip(images, *rng.integers(2, 10, (2, 256)), strict=True):
+        image[row : row + 4, column : column + 3] = (255, 200, 90)
+    losses = {}
+    for start in ("mean", "gray"):
+        detector = Detector(
+            model="conv-pooling",
+            options={"start": start},
+            epochs=30,
+            target_fpr=0.1,
+            random_state=0,
+            baseline_check=False,
+        ).fit(images)
+        losses[start] = detector.scorer_.model.info["training"]["history"][-1]["validation_loss"]
+    black = float(np.square(images / 255).mean())
+    assert losses["mean"] < 0.5 * min(black, losses["gray"])
+    model = build("conv-pooling", Shape(3, 16, 16)).eval()
+    batch = Batch(torch.from_numpy(images.astype(np.float32) / 255).permute(0, 3, 1, 2), torch.ones(256, 1, 16, 16))
+    with torch.no_grad():
+        model.begin(lambda: iter([batch]))
+        drawn = model(torch.zeros(1, 3, 16, 16))
+    torch.testing.assert_close(drawn.mean((0, 2, 3)), batch.images.mean((0, 2, 3)).clamp(min=0.02))
+    with pytest.raises(ParameterError, match="start must be mean or gray"):
+        build("conv-pooling", Shape(3, 16, 16), {"start": "black"})
 
 
 @pytest.mark.parametrize("shape", OTHER_SHAPES)

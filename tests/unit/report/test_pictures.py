@@ -21,13 +21,14 @@ def _noise(height: int, width: int) -> NDArray[np.uint8]:
 
 
 def test_large_image_is_made_smaller_and_keeps_its_shape() -> None:
-    """The longest side becomes max_side; all three pictures have one size."""
-    pictures = render_pictures(
-        _noise(300, 600), np.zeros((64, 64, 3), np.float32), np.zeros((32, 32), np.float32), map_range=(0, 1)
-    )
-    assert (pictures.width, pictures.height) == (224, 112)
-    for data in (pictures.original, pictures.reconstruction, pictures.heat_map):
-        assert _decode(data).shape == (112, 224, 3)
+    """The longest side becomes max_side; all three have one shape, and what was redrawn small is not enlarged."""
+    for redrawn, expected in (((64, 64), (64, 128)), ((64, 128), (64, 128)), ((400, 400), (112, 224))):
+        pictures = render_pictures(
+            _noise(300, 600), np.zeros((*redrawn, 3), np.float32), np.zeros((32, 32), np.float32), map_range=(0, 1)
+        )
+        assert (pictures.width, pictures.height) == (224, 112)
+        assert _decode(pictures.original).shape == _decode(pictures.heat_map).shape == (112, 224, 3)
+        assert _decode(pictures.reconstruction).shape[:2] == expected
 
 
 def test_tiny_image_keeps_every_pixel() -> None:

@@ -59,6 +59,8 @@ def plain(name: str, pixels: NDArray[np.uint8], plan: Plan, monkeypatch: pytest.
     with monkeypatch.context() as patch:
         patch.setattr(SameConvTranspose2d, "_descend", _library)
         images = torch.from_numpy(pixels[: len(pixels) - VALIDATION, None].astype(np.float32) / np.float32(255))
+        with torch.no_grad():
+            model.begin(lambda: iter([Batch(images, torch.ones(len(images), 1, 28, 28))]))
         optimizer = torch.optim.Adam(model.parameters(), plan.learning_rate, eps=1e-7, foreach=False)
         model.train()
         steps = -(-len(images) // plan.batch_size)
