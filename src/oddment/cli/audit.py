@@ -106,7 +106,11 @@ def audit(
     ] = 5,
     trim: Annotated[
         float,
-        typer.Option(help="Share of the images, the oddest-looking, left out of training.", rich_help_panel=_TRAIN),
+        typer.Option(
+            help="Share of the images, the oddest-looking, left out of training. With 0, or a model that is named, "
+            "small images get no second opinion by their looks.",
+            rich_help_panel=_TRAIN,
+        ),
     ] = 0.2,
     groups: Annotated[
         str | None,

@@ -28,6 +28,7 @@ NEAR_BITS = 30
 """Two images whose 256-bit hashes differ in at most this many bits are near duplicates of each other."""
 
 _SIDE = 32
+_SMALL = 64  # pixels a side up to which there is nothing to shrink first
 _KEPT = 16
 # Up to here every pair is compared; beyond, neighbours in several sorted orders are.
 _EXACT_PAIRS = 8_000
@@ -42,12 +43,15 @@ def digest(pixels: NDArray[Any]) -> bytes:
 
 
 def gray_thumb(decoded: Decoded) -> NDArray[np.uint8]:
-    """Return what `perceptual_hashes` is given of an image: gray uint8 (32, 32, 1), whatever its aspect ratio."""
-    small = Image.fromarray(thumbnail(decoded, 64))
-    gray = small if small.mode == "L" else small.convert("L")
-    if gray.size != (_SIDE, _SIDE):
-        gray = gray.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)
-    return np.asarray(gray)[:, :, None]
+    """Return what `perceptual_hashes` is given of an image: gray uint8 (h, w, 1), whatever its aspect ratio.
+
+    It is 32 × 32; a gray image of at most 64 pixels a side comes as it is.
+    """
+    pixels = decoded.pixels
+    if pixels.ndim == 2 and pixels.dtype == np.uint8 and max(pixels.shape) <= _SMALL:
+        return pixels[:, :, None]
+    small = Image.fromarray(thumbnail(decoded, _SMALL)).convert("L")
+    return np.asarray(small.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR))[:, :, None]
 
 
 def perceptual_hashes(pictures: NDArray[Any]) -> NDArray[np.uint64]:

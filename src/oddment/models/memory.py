@@ -249,7 +249,7 @@ register(
         build=GradientMemory,
         trains=False,
         side=64,
-        options={"references": 20_000, "n_components": 128, "k": 5, "neighbours": 32, "power": 0.0},
+        options={"references": 40_000, "n_components": 128, "k": 5, "neighbours": 32, "power": 0.0},
         draws=False,
         scoring_batch=64,
     )

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["Pictures", "render_heat_map", "render_pictures"]
 
 # From here down every pixel counts (a digit is 28 x 28) and lossless costs no more bytes than lossy.
-_TINY_SIDE = 64
+_TINY_SIDE = 32
+# From here down the page shows pixels as squares, and little may be lost.
+_SMALL_SIDE, _SMALL_QUALITY = 64, 90
 # JPEG: lossy WebP takes three quarters of the bytes and ten times as long, which is most of a report's cost.
 _QUALITY = 78
 # The heat map repeats the original in gray; it carries smooth colour, which survives a lower quality.
@@ -182,7 +184,10 @@ def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 def _encode(image: Image.Image, quality: int) -> bytes:
     if max(image.size) <= _TINY_SIDE:
         return _encoded(image, "WEBP", lossless=True, quality=20, method=0)
-    lossy = _encoded(image, "JPEG", quality=quality)
+    if max(image.size) <= _SMALL_SIDE:
+        lossy = _encoded(image, "JPEG", quality=_SMALL_QUALITY, subsampling=0)
+    else:
+        lossy = _encoded(image, "JPEG", quality=quality)
     # Drawings, screenshots and binary masks: lossless is sharp there, and often smaller.
     if image.getcolors(maxcolors=64) is None:
         return lossy

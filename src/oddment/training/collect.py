@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from oddment.results import Rejection
 from oddment.training.store import PixelStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -30,6 +31,8 @@ __all__ = ["Collection", "collect"]
 # Tiles kept of each training image; enough to learn a texture from, whatever the image's size.
 _MOST_TILES = 48
 _HASHED_AT_ONCE = 512
+# Numbers in an array up to which handing it to another thread takes longer than the work.
+_HANDED_OVER = 64 * 64
 
 
 @dataclass(slots=True)
@@ -124,7 +127,12 @@ def collect(
     collection = Collection(PixelStore(preparation, count, exposure=exposure))
     rng = np.random.default_rng(seed)
     thumbs: list[NDArray[Any]] = []
-    hashes: list[NDArray[np.uint64]] = []
+    hashes = [collection.hashes]
+
+    def hash_thumbs() -> None:
+        if thumbs:
+            hashes.append(perceptual_hashes(np.stack(thumbs)))
+            thumbs.clear()
 
     def work(ref: ImageRef) -> _Usable | ImageError:
         try:
@@ -136,25 +144,38 @@ def collect(
             return error
 
     progress.start("Reading images", count)
-    for number, (ref, item) in enumerate(in_order(refs, work), start=1):
+    for number, (ref, item) in enumerate(_worked_on(refs, work), start=1):
         if isinstance(item, ImageError):
             collection.rejections.append(Rejection(path=ref.path, reason=str(item)))
         else:
             collection.store.append(item.prepared, len(collection), _some_tiles(len(item.prepared.pixels), rng))
             collection.paths.append(ref.path)
             collection.digests.append(item.digest)
+            if len(thumbs) == _HASHED_AT_ONCE or (thumbs and thumbs[0].shape != item.thumb.shape):
+                hash_thumbs()
             thumbs.append(item.thumb)
             if item.measures is not None:
                 collection.measures.append(item.measures)
-        if len(thumbs) == _HASHED_AT_ONCE:
-            hashes.append(perceptual_hashes(np.stack(thumbs)))
-            thumbs.clear()
         progress.update(number, f"{len(collection.rejections):,} rejected" if collection.rejections else "")
     progress.finish()
-    if thumbs:
-        hashes.append(perceptual_hashes(np.stack(thumbs)))
-    collection.hashes = np.concatenate(hashes) if hashes else collection.hashes
+    hash_thumbs()
+    collection.hashes = np.concatenate(hashes)
     return collection
+
+
+def _worked_on(
+    refs: Iterable[ImageRef], work: Callable[[ImageRef], _Usable | ImageError]
+) -> Iterator[tuple[ImageRef, _Usable | ImageError]]:
+    """Yield each reference and what was made of it, in order, in threads where an image is more than a few numbers."""
+    remaining = iter(refs)
+    first = next(remaining, None)
+    if first is None:
+        return
+    everything = chain([first], remaining)
+    if isinstance(first.payload, np.ndarray) and first.payload.size <= _HANDED_OVER:
+        yield from ((ref, work(ref)) for ref in everything)
+    else:
+        yield from in_order(everything, work)
 
 
 def _some_tiles(count: int, rng: np.random.Generator) -> NDArray[np.int64] | None:
