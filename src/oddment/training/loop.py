@@ -14,12 +14,12 @@ from oddment.errors import ParameterError, TrainingError
 from oddment.training.allocator import kept_pages
 from oddment.training.denormals import flushed
 from oddment.training.feed import Feed, KnownInputs
-from oddment.training.flat_adam import FlatAdam
 from oddment.training.losses import LossName, training_loss, validation_loss
 from oddment.training.optimizers import (
     OptimizerName,
     ScheduleName,
     check_names,
+    descend,
     flatten_state,
     make_optimizer,
     rate_at,
@@ -167,7 +167,7 @@ class _Run:
         self.feed = Feed(self.model, store, device, known)
         self.written_out = WrittenOut.of(model, plan, device)
         self.optimizer = make_optimizer(
-            plan.optimizer, model.parameters(), plan.learning_rate, flat=self.written_out is not None
+            plan.optimizer, model.parameters(), plan.learning_rate, in_place=self.written_out is not None
         )
         whole, rest = divmod(len(training), plan.batch_size)
         self.steps = max(1, whole + bool(rest and plan.partial_batches))
@@ -193,7 +193,7 @@ class _Run:
         batch = self.feed.gather(indices)
         if self.written_out:
             loss = self.written_out.step(batch)
-            self.optimizer.step()
+            descend(self.optimizer)
             return loss
         with products_in(self.plan.precision, self.device):
             loss = training_loss(self.model, batch, generator, self.plan.loss)
@@ -302,8 +302,6 @@ def train(
         )
         if keeper:
             keeper.save(replace(run.state, seconds=run.seconds))
-    if isinstance(run.optimizer, FlatAdam):
-        run.optimizer.release()
     model.load_state_dict(run.state.best if plan.keep == "best" else run.state.weights)
     model.eval()
     return replace(run.state, seconds=run.seconds)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import torch
 
 from oddment.errors import ParameterError
-from oddment.training.flat_adam import FlatAdam
+from oddment.training.direct_adam import DirectAdam
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,6 +25,7 @@ __all__ = [
     "OptimizerName",
     "ScheduleName",
     "check_names",
+    "descend",
     "flatten_state",
     "make_optimizer",
     "rate_at",
@@ -59,7 +60,7 @@ def check_names(**chosen: tuple[str, object]) -> None:
 
 
 def make_optimizer(
-    name: OptimizerName, parameters: Iterable[torch.nn.Parameter], learning_rate: float, *, flat: bool = False
+    name: OptimizerName, parameters: Iterable[torch.nn.Parameter], learning_rate: float, *, in_place: bool = False
 ) -> torch.optim.Optimizer:
     """Return a new optimiser with Keras's defaults: SGD without momentum, Adagrad's accumulator from 0.1.
 
@@ -67,13 +68,13 @@ def make_optimizer(
         name: which.
         parameters: what is learnt.
         learning_rate: of the first step.
-        flat: every parameter is float32 on the CPU, has its gradient in every step, and others write it there; the
-            parameters then have a gradient, of zeros, from the start.
+        in_place: every parameter is float32 on the CPU and has its gradient in every step, which others write to where
+            it is; the parameters then have a gradient, of zeros, from the start.
     """
     parameters = list(parameters)
-    if flat and name == "adam":
-        return FlatAdam(parameters, learning_rate, _EPSILON)
-    if flat:
+    if in_place and name == "adam" and DirectAdam.available:
+        return DirectAdam(parameters, learning_rate, _EPSILON)
+    if in_place:
         for parameter in parameters:
             parameter.grad = torch.zeros_like(parameter)
     if name == "sgd":
@@ -83,6 +84,14 @@ def make_optimizer(
     # One kernel for all of a step, where there is one: half of Adam's time in small models.
     fused = all(parameter.device.type in ("cpu", "cuda") for parameter in parameters)
     return torch.optim.Adam(parameters, learning_rate, eps=_EPSILON, fused=fused)
+
+
+def descend(optimizer: torch.optim.Optimizer) -> None:
+    """Take a step, by the shortest way that the optimiser knows."""
+    if isinstance(optimizer, DirectAdam):
+        optimizer.descend()
+    else:
+        optimizer.step()
 
 
 def rate_at(schedule: ScheduleName, peak: float, *, fraction: float, step: int, decay: float) -> float:
