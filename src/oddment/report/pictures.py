@@ -128,7 +128,7 @@ def _blend(image: Image.Image, anomaly_map: NDArray[np.float32], map_range: tupl
     level = (np.clip(np.nan_to_num(anomaly_map, nan=low, posinf=high, neginf=low), low, high) - low) / span
     smooth = np.asarray(Image.fromarray(level.astype(np.float32)).resize(image.size, Image.Resampling.BILINEAR))
     index = np.rint(smooth * 255).astype(np.uint8)
-    gray = image.convert("L").point([int(255 * (1 - _GRAY_CONTRAST) / 2 + _GRAY_CONTRAST * v) for v in range(256)])
+    gray = image.convert("L").point(_GRAYS)
     # Pillow composites in bytes: a 24-megapixel map never becomes three float planes.
     blended = Image.composite(Image.fromarray(_COLOURS[index]), gray.convert("RGB"), Image.fromarray(_OPACITY[index]))
     return np.asarray(blended, dtype=np.uint8)
@@ -147,6 +147,7 @@ def _opacity_table() -> NDArray[np.uint8]:
     return np.rint(255 * _FULL_OPACITY * smoothstep).astype(np.uint8)
 
 
+_GRAYS = [int(255 * (1 - _GRAY_CONTRAST) / 2 + _GRAY_CONTRAST * value) for value in range(256)]
 _COLOURS = _colour_table()
 _OPACITY = _opacity_table()
 
