@@ -62,6 +62,8 @@ _PARITY = 1e-3
 _COMPARED_PIXELS, _FEWEST_COMPARED, _MOST_COMPARED = 6_000_000, 16, 256
 # Pictures that the parts of a combined score are standardised on.
 _MOST_STANDARDISING = 512
+# Numbers of the pictures that are scored for the model file at a time, about.
+_NUMBERS_AT_ONCE = 2**20
 # Names of rejected files and of duplicates that the model file keeps; the counts are complete.
 _LISTED = 500
 
@@ -400,7 +402,8 @@ def _calibrate(
         if held[index] or not held.any():  # how high normal maps rise is read off those that were not trained on
             peaks[index] = map_peak(anomaly_map)
         if index in sample:
-            maps.append(anomaly_map.ravel()[:: max(1, anomaly_map.size // 4096)])
+            # A copy: a view would keep the maps of all that were scored with it.
+            maps.append(anomaly_map.ravel()[:: max(1, anomaly_map.size // 4096)].copy())
         progress.update(index + 1)
     progress.finish()
     if not np.isfinite(scores).all():
@@ -420,14 +423,17 @@ def _score_all(
 ) -> Iterator[tuple[int, float, NDArray[np.float32]]]:
     """Yield (image, score, map) of every usable image, in order."""
     if settings.fit != "tile":
-        store, valid, size = collection.store, collection.store.valid, 8 * scorer.model.scoring_batch
+        store, valid, batch = collection.store, collection.store.valid, scorer.model.scoring_batch
+        # Of photographs, scored one by one, `run` itself takes several at once; of others a thread takes a few batches,
+        # if these are not large themselves.
+        alone = batch == 1
+        size = 8 if alone else batch * min(8, max(1, _NUMBERS_AT_ONCE // (batch * store.pixels[0].size)))
 
         def work(start: int) -> tuple[int, dict[str, NDArray[np.float32]]]:
             images = scorer.model.preparation.scale(store.pixels[start : start + size])
             return start, scorer.runtime.run(images, valid[start : start + size], ("anomaly_score", "anomaly_map"))
 
-        # Of photographs, scored one by one, `run` itself takes several at once.
-        at_once = scorer.runtime.at_once if scorer.model.scoring_batch > 1 else 1
+        at_once = 1 if alone else scorer.runtime.at_once
         for start, outputs in ahead(range(0, len(store), size), work, workers=at_once, waiting=at_once + 1):
             for offset, (top, left, bottom, right) in enumerate(valid[start : start + size].tolist()):
                 inside = outputs["anomaly_map"][offset][top:bottom, left:right]
