@@ -15,17 +15,15 @@ from safetensors.torch import save as save_tensors
 
 from oddment.artifact import ModelFile
 from oddment.calibration import Calibration, ThresholdRule
-from oddment.errors import DataError, ImageError, ParameterError, TrainingError
+from oddment.errors import DataError, ParameterError, TrainingError
 from oddment.images.fingerprint import join_groups
-from oddment.images.stream import ahead
 from oddment.images.survey import survey
 from oddment.models import Batch, Shape, build
 from oddment.models._baseline import Baseline
 from oddment.progress import Progress
-from oddment.regions import map_peak
-from oddment.results import Detection, Rejection
 from oddment.scorer import Scorer
 from oddment.scoring import ScoringGraph, export
+from oddment.training.calibrating import calibrate
 from oddment.training.challenge import Untried, challenge
 from oddment.training.choosing import choose
 from oddment.training.collect import Collection, collect
@@ -48,6 +46,7 @@ if TYPE_CHECKING:
     from oddment.images.prepare import Preparation
     from oddment.images.survey import Survey
     from oddment.models import Autoencoder, ModelSpec
+    from oddment.results import Rejection
     from oddment.reviewing import Exclusion
     from oddment.training.challenge import Challenge
     from oddment.training.choosing import Choice
@@ -62,8 +61,6 @@ _PARITY = 1e-3
 _COMPARED_PIXELS, _FEWEST_COMPARED, _MOST_COMPARED = 6_000_000, 16, 256
 # Pictures that the parts of a combined score are standardised on.
 _MOST_STANDARDISING = 512
-# Numbers of the pictures that are scored for the model file at a time, about.
-_NUMBERS_AT_ONCE = 2**20
 # Names of rejected files and of duplicates that the model file keeps; the counts are complete.
 _LISTED = 500
 
@@ -158,7 +155,7 @@ def fit_images(
         map_range=(0.0, 1.0),
         info={},
     )
-    model, scores = _calibrate(model, collection, split, settings, refs, progress)
+    model, scores = calibrate(model, collection, split, settings, refs, progress)
     parity = _parity(model, collection, split, graph)
     sizes = {
         "usable": len(collection),
@@ -377,76 +374,7 @@ def _graph(autoencoder: Autoencoder, collection: Collection, split: Split, setti
     return graph
 
 
-# --- calibrating
-
-
-def _calibrate(
-    model: ModelFile,
-    collection: Collection,
-    split: Split,
-    settings: Settings,
-    refs: Callable[[], Iterable[ImageRef]],
-    progress: Progress,
-) -> tuple[ModelFile, NDArray[np.float32]]:
-    """Score every image through the runtime, once, and let the rule choose the threshold."""
-    scorer = Scorer(model)
-    scores = np.full(len(collection), np.nan, dtype=np.float32)
-    peaks, maps = np.full(len(collection), np.nan, dtype=np.float32), []
-    held = np.zeros(len(collection), dtype=bool)
-    held[split.calibration] = True
-    shown = split.calibration if split.calibration.size else split.training
-    sample = set(shown[:: max(1, len(shown) // 256)].tolist())
-    progress.start("Calibrating", len(collection))
-    for index, score, anomaly_map in _score_all(scorer, collection, settings, refs):
-        scores[index] = score
-        if held[index] or not held.any():  # how high normal maps rise is read off those that were not trained on
-            peaks[index] = map_peak(anomaly_map)
-        if index in sample:
-            # A copy: a view would keep the maps of all that were scored with it.
-            maps.append(anomaly_map.ravel()[:: max(1, anomaly_map.size // 4096)].copy())
-        progress.update(index + 1)
-    progress.finish()
-    if not np.isfinite(scores).all():
-        msg = "the trained model gives scores that are not finite. Lower the learning rate, or check the images."
-        raise TrainingError(msg)
-    # Calibration holds out images; images left over from grouped ones neither train nor calibrate.
-    trained = split.scored_as_training
-    calibration = Calibration.of(scores[held], scores[trained], peaks[held], settings.rule, split.n_groups)
-    low = float(np.quantile(np.concatenate(maps), 0.9))
-    level = calibration.region_level if held.any() else float(np.quantile(peaks[trained], 0.99))
-    high = max(level, low + 1e-6)
-    return replace(model, calibration=calibration, map_range=(low, low + 1.5 * (high - low))), scores
-
-
-def _score_all(
-    scorer: Scorer, collection: Collection, settings: Settings, refs: Callable[[], Iterable[ImageRef]]
-) -> Iterator[tuple[int, float, NDArray[np.float32]]]:
-    """Yield (image, score, map) of every usable image, in order."""
-    if settings.fit != "tile":
-        store, valid, batch = collection.store, collection.store.valid, scorer.model.scoring_batch
-        # Of photographs, scored one by one, `run` itself takes several at once; of others a thread takes a few batches,
-        # if these are not large themselves.
-        alone = batch == 1
-        size = 8 if alone else batch * min(8, max(1, _NUMBERS_AT_ONCE // (batch * store.pixels[0].size)))
-
-        def work(start: int) -> tuple[int, dict[str, NDArray[np.float32]]]:
-            images = scorer.model.preparation.scale(store.pixels[start : start + size])
-            return start, scorer.runtime.run(images, valid[start : start + size], ("anomaly_score", "anomaly_map"))
-
-        at_once = 1 if alone else scorer.runtime.at_once
-        for start, outputs in ahead(range(0, len(store), size), work, workers=at_once, waiting=at_once + 1):
-            for offset, (top, left, bottom, right) in enumerate(valid[start : start + size].tolist()):
-                inside = outputs["anomaly_map"][offset][top:bottom, left:right]
-                yield start + offset, float(outputs["anomaly_score"][offset]), inside
-        return
-    # The store holds only some tiles of large images; an image's score needs all of them.
-    index = 0
-    for found in scorer.find(refs(), max_pixels=settings.max_pixels):
-        if isinstance(found.result, Detection) and found.scored is not None:
-            yield index, found.result.anomaly_score, found.scored.anomaly_map
-            index += 1
-        elif collection.paths[index : index + 1] == [found.result.path]:
-            raise ImageError(f"{found.result.path} could be read at first and not again: {found.result}")
+# --- checking
 
 
 def _parity(model: ModelFile, collection: Collection, split: Split, graph: ScoringGraph) -> dict[str, Any]:

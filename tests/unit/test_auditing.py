@@ -387,6 +387,13 @@ class TestCommand:
         page = (out / "report.html").read_text(encoding="utf-8")
         assert "Plain facts that stand out" in page
         assert "What ordinary images should have" in page
+        assert "the higher of the two" not in page
+
+    def test_a_report_says_when_looks_counted(self, folder: Path, tmp_path: Path, invoke: Run) -> None:
+        """A model that was chosen is not the only one that scores; the report says so, and what its heat maps show."""
+        invoke("audit", folder, "-o", tmp_path)
+        page = (tmp_path / "report.html").read_text(encoding="utf-8")
+        assert "its score is the higher of the two, and its heat map shows what the model alone says" in page
 
     def test_a_copy_of_the_clean_ones(self, folder: Path, tmp_path: Path, invoke: Run) -> None:
         """--apply-to copies what was not selected, changes nothing at the source and overwrites nothing."""

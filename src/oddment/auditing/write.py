@@ -112,6 +112,7 @@ def write_audit(
                 recompute=f"{command} --threshold {{threshold}}" if command else "",
                 fdr=audit.chosen.rule.value if audit.chosen.rule.kind == "fdr" else None,
                 audit=True,
+                looks=_asked_looks(audit),
                 estimated=not audit.chosen.reference,
                 sections=_sections(audit),
             ),
@@ -289,6 +290,10 @@ def _expected() -> NDArray[np.float32]:
     return np.asarray(ndtri((np.arange(_NULL_POINTS) + 0.5) / _NULL_POINTS), dtype=np.float32)
 
 
+def _asked_looks(audit: Audit) -> bool:
+    return audit.judged[0].crossed.looks is not None
+
+
 def _card(audit: Audit) -> dict[str, dict[str, str]]:
     spec, made, options = audit.choice.spec, audit.choice.preparation, audit.options
     left = sum(int(item.crossed.trimmed.sum()) for item in audit.judged)
@@ -300,7 +305,7 @@ def _card(audit: Audit) -> dict[str, dict[str, str]]:
             "it scores",
             "Left out of training": f"{left:,} images that looked odd" if left else "nothing",
             "Score": "standard deviations above the middle of normal images"
-            + ("; the higher of what the models and what the looks say" if audit.judged[0].crossed.looks else ""),
+            + ("; the higher of what the models and what the looks say" if _asked_looks(audit) else ""),
         },
         "Images": {
             "Scored": f"{len(audit.scores):,}",

@@ -58,6 +58,7 @@ class ReportData:
         fdr: the false-discovery rate, if the anomalies were selected from the whole batch by one.
         explanations: of some of the rows, for the larger view.
         audit: the images were judged by models fitted to themselves; `calibration_scores` are then expected ones.
+        looks: of an audit, a score is the higher of what the models and what the looks of an image say.
         estimated: the rate `fdr` is an estimate and no promise.
         sections: tables of what else was found.
     """
@@ -83,6 +84,7 @@ class ReportData:
     fdr: float | None = None
     explanations: Explanations = field(default_factory=Explanations)
     audit: bool = False
+    looks: bool = False
     estimated: bool = False
     sections: Sequence[Section] = ()
 
