@@ -176,7 +176,7 @@ def decode_only(path: str, folder: str, count: int) -> dict[str, Any]:
 
 
 def score_only(path: str, folder: str, count: int) -> dict[str, Any]:
-    """Run the graph over pictures that are ready, as a search does."""
+    """Run the graph over pictures that are ready, in as many threads as a search does, which is what decoding gets."""
     scorer = oddment.load(path)
     preparation, batch = scorer.model.preparation, scorer.model.scoring_batch
     refs = [ref for ref, _ in zip(iter_images([folder]), range(batch), strict=False)]
@@ -184,8 +184,9 @@ def score_only(path: str, folder: str, count: int) -> dict[str, Any]:
     ready = [ready[index % len(ready)] for index in range(batch)]
     scorer.score_prepared(ready)
     clock = Clock()
-    for _ in range(max(1, count // batch)):
-        scorer.score_prepared(ready)
+    with ThreadPoolExecutor(scorer.runtime.at_once if batch > 1 else 1) as pool:
+        for _ in pool.map(scorer.score_prepared, [ready] * max(1, count // batch)):
+            pass
     return {"images": max(1, count // batch) * batch, **clock.read()}
 
 

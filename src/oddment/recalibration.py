@@ -17,7 +17,7 @@ from oddment.images.fingerprint import digest, gray_thumb, group_near_duplicates
 from oddment.images.groups import group_numbers, read_groups
 from oddment.images.stream import in_order
 from oddment.progress import Progress
-from oddment.regions import map_peak
+from oddment.regions import map_peaks
 from oddment.results import Rejection
 
 if TYPE_CHECKING:
@@ -192,7 +192,9 @@ def _take(scorer: Scorer, refs: Iterable[ImageRef], count: int, max_pixels: int,
         fresh = list({item.digest: item for item in reversed(batch) if item.digest not in seen}.values())[::-1]
         seen.update(item.digest for item in batch)
         taken.digests += [item.digest for item in batch]
-        for item, scored in zip(fresh, scorer.score_prepared([item.prepared for item in fresh]), strict=True):
+        judged = scorer.score_prepared([item.prepared for item in fresh])
+        peaks = map_peaks([scored.anomaly_map for scored in judged]).tolist()
+        for item, scored, peak in zip(fresh, judged, peaks, strict=True):
             if not math.isfinite(scored.anomaly_score):
                 taken.rejections.append(Rejection(path=item.path, reason="the model gave no finite score"))
                 continue
@@ -204,7 +206,7 @@ def _take(scorer: Scorer, refs: Iterable[ImageRef], count: int, max_pixels: int,
                 step, taken.map_values = 2 * step, taken.map_values[::2]
             taken.paths.append(item.path)
             taken.scores.append(scored.anomaly_score)
-            taken.peaks.append(map_peak(scored.anomaly_map))
+            taken.peaks.append(peak)
             taken.hashes.append(perceptual_hashes(item.thumb[None]))
         progress.update(done, f"{len(taken.rejections):,} rejected" if taken.rejections else "")
     progress.finish()

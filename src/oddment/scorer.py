@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +24,7 @@ from oddment.images.inputs import as_prepared, as_refs
 from oddment.images.prepare import Prepared, assemble
 from oddment.images.stream import ahead, in_order
 from oddment.notebook import Results
-from oddment.regions import find_regions
+from oddment.regions import find_each_regions
 from oddment.results import Detection, Rejection, Result
 from oddment.runtime import PARTS, Runtime
 from oddment.selection import check_fdr, select
@@ -36,6 +38,9 @@ if TYPE_CHECKING:
     from oddment.images.files import ImageRef
     from oddment.images.inputs import Images
     from oddment.recalibration import Recalibrated
+    from oddment.results import Region
+
+    _Batch = list[tuple[ImageRef, Prepared | ImageError]]
 
 __all__ = ["Found", "Scored", "Scorer", "load"]
 
@@ -290,23 +295,33 @@ class Scorer:
     def find(
         self, refs: Iterable[ImageRef], *, max_pixels: int = DEFAULT_MAX_PIXELS, workers: int | None = None
     ) -> Iterator[Found]:
-        """Yield one `Found` for each reference, in order; decoding in threads runs ahead of scoring.
+        """Yield one `Found` for each reference, in order; threads decode and score ahead of what is taken.
 
         Args:
             refs: references from `iter_images` or `as_refs`.
             max_pixels: larger images are rejected before they are decoded.
-            workers: decoding threads.
+            workers: threads; as many as score at once unless given.
         """
-        prepared = in_order(refs, self._preparer(max_pixels), workers=workers, waiting=2 * self.model.scoring_batch)
-        at_once = self.runtime.at_once
-        # Batches are scored ahead as well, so that judging and writing one goes on beside the scoring of the next.
-        for batch, scored in ahead(self._batches(prepared), self._score, workers=at_once, waiting=at_once + 1):
+        stop = Event()
+        at_once = workers or self.runtime.at_once
+        prepare = self._preparer(max_pixels, stop)
+        if self.model.preparation.fit == "tile":
+            prepared = in_order(refs, prepare, workers=workers, waiting=2 * self.model.scoring_batch)
+            done = ahead(self._batches(prepared), self._score, workers=at_once, waiting=at_once + 1, stop=stop)
+        else:
+            # A picture an image: one thread decodes and scores a batch, which is quicker than handing pictures over.
+            source = iter(refs)
+            chunks = iter(lambda: list(islice(source, self.model.scoring_batch)), [])
+
+            def work(some: list[ImageRef]) -> tuple[_Batch, list[Scored]]:
+                return self._score([(ref, prepare(ref)) for ref in some])
+
+            done = ahead(chunks, work, workers=at_once, waiting=at_once + 2, stop=stop)
+        for batch, scored in done:
             yield from self._judged(batch, scored)
 
-    def _batches(
-        self, prepared: Iterable[tuple[ImageRef, Prepared | ImageError]]
-    ) -> Iterator[list[tuple[ImageRef, Prepared | ImageError]]]:
-        batch: list[tuple[ImageRef, Prepared | ImageError]] = []
+    def _batches(self, prepared: Iterable[tuple[ImageRef, Prepared | ImageError]]) -> Iterator[_Batch]:
+        batch: _Batch = []
         pictures = 0
         for ref, item in prepared:
             batch.append((ref, item))
@@ -318,10 +333,12 @@ class Scorer:
         if batch:
             yield batch
 
-    def _preparer(self, max_pixels: int) -> Callable[[ImageRef], Prepared | ImageError]:
+    def _preparer(self, max_pixels: int, stop: Event) -> Callable[[ImageRef], Prepared | ImageError]:
         preparation = self.model.preparation
 
         def work(ref: ImageRef) -> Prepared | ImageError:
+            if stop.is_set():
+                return ImageError("the search was stopped")
             try:
                 decoded: Decoded = decode(ref.payload, max_pixels=max_pixels, at_least=preparation.at_least)
                 return preparation.prepare(decoded)
@@ -330,35 +347,41 @@ class Scorer:
 
         return work
 
-    def _score(
-        self, batch: list[tuple[ImageRef, Prepared | ImageError]]
-    ) -> tuple[list[tuple[ImageRef, Prepared | ImageError]], list[Scored]]:
+    def _score(self, batch: _Batch) -> tuple[_Batch, list[Scored]]:
         return batch, self.score_prepared([item for _, item in batch if isinstance(item, Prepared)])
 
-    def _judged(self, batch: list[tuple[ImageRef, Prepared | ImageError]], scored: list[Scored]) -> Iterator[Found]:
+    def _judged(self, batch: _Batch, scored: list[Scored]) -> Iterator[Found]:
         usable = [item for _, item in batch if isinstance(item, Prepared)]
-        p_values = self.calibration.p_values([item.anomaly_score for item in scored])
-        judged = iter(zip(usable, scored, p_values.tolist(), strict=True))
+        scores = [item.anomaly_score for item in scored]
+        p_values = self.calibration.p_values(scores).tolist()
+        regions = find_each_regions(
+            [item.anomaly_map for item in scored],
+            [item.size for item in usable],
+            self.region_level,
+            [score > self.threshold_ for score in scores],
+        )
+        judged = iter(zip(usable, scored, p_values, regions, strict=True))
         for ref, item in batch:
             if isinstance(item, ImageError):
                 yield Found(Rejection(path=ref.path, reason=str(item)), None, ref)
             else:
                 yield self._judge(ref, *next(judged))
 
-    def _judge(self, ref: ImageRef, prepared: Prepared, scored: Scored, p_value: float) -> Found:
+    def _judge(
+        self, ref: ImageRef, prepared: Prepared, scored: Scored, p_value: float, regions: tuple[Region, ...]
+    ) -> Found:
         score = scored.anomaly_score
         if not np.isfinite(score):
             reason = "the model gave no finite score (extreme pixel values, or a damaged model)"
             return Found(Rejection(path=ref.path, reason=reason, size=prepared.size), None, ref)
-        is_anomaly = score > self.threshold_
         detection = Detection(
             path=ref.path,
             anomaly_score=score,
             threshold=self.threshold_,
             p_value=p_value,
-            is_anomaly=is_anomaly,
+            is_anomaly=score > self.threshold_,
             size=prepared.size,
-            regions=find_regions(scored.anomaly_map, prepared.size, self.region_level, insist=is_anomaly),
+            regions=regions,
             rule=self.calibration.rule.label,
             parts={} if scored.parts is None else dict(zip(self._part_names, scored.parts.tolist(), strict=False)),
         )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import heapq
 import shlex
 import shutil
+from array import array
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from operator import itemgetter
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -229,7 +230,7 @@ class Search:
 
         Of an image that will probably be pushed out by others, they are made at the end if it was not: `_catch_up`.
         """
-        if not gallery.wants(score) or not _is_file(ref):
+        if not gallery.wants(score) or not _has_name_of_file(ref):
             return gallery.wants(score)
         totals = self.journal.totals
         return gallery.will_keep(score, (totals.scored + totals.rejected + 1) / self.total)
@@ -246,7 +247,7 @@ class Search:
             if row["status"] == "scored" and row["anomaly_score"] >= last and not gallery.holds(row["path"])
         }
         highest = sorted(missing, key=lambda path: -missing[path])
-        refs = (ref for path in highest if gallery.wants(missing[path]) and _is_file(ref := ImageRef(path, Path(path))))
+        refs = (ImageRef(path, Path(path)) for path in highest if gallery.wants(missing[path]) and Path(path).is_file())
         for found in self.scorer.find(refs, max_pixels=self.options.max_pixels):
             # A file that has changed since then is no longer what the row is about.
             if isinstance(found.result, Detection) and found.result.anomaly_score == missing[found.ref.path]:
@@ -294,6 +295,7 @@ class Search:
             self.journal.recount()
         if self.gallery is not None:
             self._catch_up(self.gallery)
+            self.gallery.close()
 
         selection = self._selection(self.journal.totals.scores) if self.options.fdr is not None else None
         judge = self._judge(selection) if selection else None
@@ -345,19 +347,25 @@ class Search:
     ) -> ReportData:
         calibration, info = self.scorer.calibration, self.scorer.model.info
         pictures = self.gallery.items() if self.gallery else {}
-        ranked = (_slim(row, pictures) for row in rows() if row["rank"])
-        shown = heapq.nsmallest(_REPORT_ROWS, ranked, key=lambda row: row["rank"])
-        rejected = [
-            row for row, _ in zip((row for row in rows() if not row["rank"]), range(_REPORT_REJECTIONS), strict=False)
-        ]
-        last = shown[-1]["rank"] if shown else 0
-        others = np.array([row["anomaly_score"] for row in rows() if row["rank"] and row["rank"] > last], np.float32)
+        shown: list[dict[str, Any]] = []
+        rejected: list[dict[str, Any]] = []
+        others = array("f")
+        # What is listed are the highest ranks, all of them or the first so many.
+        for row in rows():
+            if not row["rank"]:
+                if len(rejected) < _REPORT_REJECTIONS:
+                    rejected.append(row)
+            elif row["rank"] <= _REPORT_ROWS:
+                shown.append(_slim(row, pictures))
+            else:
+                others.append(row["anomaly_score"])
+        shown.sort(key=itemgetter("rank"))
         totals = self.journal.totals
         anomalies = selection.selected if selection else totals.anomalies
         notes = [*(selection.caveats() if selection else (text for text in (calibration.caveat(),) if text))]
         if self.options.top or self.options.only_anomalies:
             notes.append(f"Only {len(shown) + len(others):,} of {totals.scored:,} scored images are listed, as asked.")
-        if others.size:
+        if others:
             notes.append(f"The {len(shown):,} highest scores are listed here; all rows are in results.csv.")
         if totals.rejected > len(rejected):
             notes.append(
@@ -373,7 +381,7 @@ class Search:
             n_scored=totals.scored,
             n_rejected=totals.rejected,
             n_anomalies=anomalies,
-            other_scores=np.sort(others),
+            other_scores=np.sort(np.array(others, np.float32)),
             calibration_scores=calibration.scores,
             threshold=selection.threshold if selection else calibration.threshold,
             rule=selection.describe() if selection else calibration.rule.describe(),
@@ -404,9 +412,9 @@ def _title(anomalies: int, scored: int) -> str:
     return f"{what} odd among {scored:,}"
 
 
-def _is_file(ref: ImageRef) -> bool:
-    """Whether the image can be read again under its name."""
-    return isinstance(ref.payload, Path) and str(ref.payload) == ref.path and ref.payload.is_file()
+def _has_name_of_file(ref: ImageRef) -> bool:
+    """Whether the image can be read again under its name: neither in an archive nor in memory."""
+    return isinstance(ref.payload, Path) and str(ref.payload) == ref.path
 
 
 def _map_name(path: str) -> str:

@@ -12,10 +12,11 @@ from PIL import Image
 
 from oddment import Detector, Scorer, load
 from oddment.errors import ImageError
+from oddment.images.decode import decode
 from oddment.images.inputs import as_prepared, as_refs
 from oddment.images.prepare import Preparation
 from oddment.images.stream import ahead, in_order
-from oddment.regions import MOST_REGIONS, _smooth, find_regions
+from oddment.regions import MOST_REGIONS, _smooth, find_each_regions, find_regions, map_peak, map_peaks
 from oddment.report.gallery import Gallery
 from oddment.report.pictures import Pictures
 from oddment.results import Detection
@@ -66,6 +67,40 @@ class TestScoringArrays:
         images[7, 0, 0] = np.nan
         with pytest.raises(ImageError, match=r"\[7\]: contains NaN"):
             scorer.anomaly_score(images)
+
+
+def test_files_that_are_none_among_images(scorer: Scorer, tmp_path: Path) -> None:
+    """Wherever rejected files lie, each image has the score that it has alone, in order."""
+    shape = (8, 8) if scorer.model.preparation.channels == 1 else (8, 8, 3)
+    for number in range(90):
+        path = tmp_path / f"{number:02}.png"
+        if number % 7 == 3 or 40 <= number < 76:
+            path.write_bytes(b"not a picture")
+        else:
+            Image.fromarray(np.random.default_rng(number).integers(0, 256, shape, np.uint8)).save(path)
+    found = list(scorer.find(as_refs([tmp_path])))
+    assert [item.ref.path for item in found] == sorted(str(path) for path in tmp_path.iterdir())
+    assert sum(isinstance(item.result, Detection) for item in found) == 46
+    for item in found[::5]:
+        [alone] = scorer.find([item.ref])
+        assert alone.result == item.result
+
+
+def test_a_search_that_is_left_ends_soon(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever takes no more images does not wait for those that have been begun with."""
+    seen = []
+
+    def slow(payload: Any, **asked: Any) -> Any:
+        seen.append(payload)
+        time.sleep(0.005)
+        return decode(payload, **asked)
+
+    monkeypatch.setattr("oddment.scorer.decode", slow)
+    search = scorer.find(as_refs(pictures(1000, 8, 8, scorer.model.preparation.channels)), workers=2)
+    next(search)
+    before = len(seen)
+    search.close()
+    assert len(seen) <= before + 2 * 2
 
 
 @pytest.mark.parametrize(
@@ -186,11 +221,29 @@ def test_boxes_are_those_of_a_flood_fill() -> None:
     for share in (0.05, 0.2, 0.4, 0.6):
         anomaly_map = (rng.random((40, 31)) < share).astype(np.float32) * rng.random((40, 31), np.float32)
         level = float(np.quantile(anomaly_map, 0.8)) / 9
-        coarse, step = _smooth(anomaly_map)
+        (coarse,), step = _smooth(anomaly_map[None])
         assert step == 1
         expected = sorted(flooded(coarse, level), reverse=True)[:MOST_REGIONS]
         found = find_regions(anomaly_map, (31, 40), level)
         assert [(box.peak, box.left, box.top, box.right, box.bottom) for box in found] == expected
+
+
+def test_boxes_of_many_maps() -> None:
+    """Maps of all shapes looked at together have the boxes and peaks that each has alone."""
+    rng = np.random.default_rng(5)
+    shapes = [(40, 31), (64, 64), (65, 200), (3, 1), (300, 224)]
+    maps = [rng.random(shapes[rng.integers(len(shapes))], np.float32) ** 4 for _ in range(60)]
+    sizes = [(2 * item.shape[1], 3 * item.shape[0]) for item in maps]
+    peaks = map_peaks(maps)
+    assert peaks.tolist() == [map_peak(item) for item in maps]
+    level = float(np.median(peaks))
+    insist = (rng.random(60) < 0.5).tolist()
+    together = find_each_regions(maps, sizes, level, insist)
+    alone = [
+        find_regions(item, size, level, insist=asked) for item, size, asked in zip(maps, sizes, insist, strict=True)
+    ]
+    assert together == alone
+    assert 30 <= sum(map(bool, together)) < 60
 
 
 def flooded(values: NDArray[np.float32], level: float) -> list[tuple[float, int, int, int, int]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from oddment.progress import Progress
-from oddment.regions import find_regions, map_peak
+from oddment.regions import find_regions, map_peaks
 from oddment.report import render_pictures
 from oddment.runtime import Runtime
 
@@ -75,7 +75,7 @@ def _draw_part(audit: Audit, judged: Judged, part: int, wanted: NDArray[np.int64
     usual = own[~audit.chosen.selected[own]]
     usual = usual[:: max(1, len(usual) // _ORDINARY)] if usual.size else own
     maps = [anomaly_map for _, anomaly_map, _ in _run(audit, runtime, usual)]
-    level = float(np.quantile([map_peak(item) for item in maps], 0.99))
+    level = float(np.quantile(map_peaks(maps), 0.99))
     low = float(np.quantile(np.concatenate([item.ravel()[:: max(1, item.size // 4096)] for item in maps]), 0.9))
     high = max(level, low + 1e-6)
     map_range = (low, low + 1.5 * (high - low))

@@ -11,6 +11,7 @@ from oddment.processors import cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from threading import Event
 
     from oddment.images.files import ImageRef
 
@@ -41,7 +42,9 @@ def in_order(
         yield from done
 
 
-def ahead(items: Iterable[S], work: Callable[[S], T], *, workers: int, waiting: int) -> Iterator[T]:
+def ahead(
+    items: Iterable[S], work: Callable[[S], T], *, workers: int, waiting: int, stop: Event | None = None
+) -> Iterator[T]:
     """Yield work(item) in the order of `items`, computed ahead in threads.
 
     Args:
@@ -49,6 +52,7 @@ def ahead(items: Iterable[S], work: Callable[[S], T], *, workers: int, waiting: 
         work: called in a worker thread; what it raises is raised here.
         workers: threads.
         waiting: items at most that are being worked on or wait to be taken.
+        stop: set when no more is wanted, before what is being worked on is waited for.
     """
     source = iter(items)
     pool = ThreadPoolExecutor(workers, thread_name_prefix="oddment-ahead")
@@ -61,6 +65,8 @@ def ahead(items: Iterable[S], work: Callable[[S], T], *, workers: int, waiting: 
                 return
             yield futures.popleft().result()
     finally:
+        if stop is not None:
+            stop.set()
         for future in futures:
             future.cancel()
         pool.shutdown()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-__all__ = ["Entry", "Floors", "append_records", "read_records", "rewrite_records"]
+__all__ = ["Entry", "Floors", "append_record", "read_records", "rewrite_records"]
 
 _MAGIC = b"ODPJ"
 _PREFIX = struct.Struct("<4sIII")
@@ -60,11 +60,14 @@ def read_records(path: Path) -> Iterator[Record]:
         os.truncate(path, good)
 
 
-def append_records(path: Path, records: Iterable[Record]) -> int:
-    """Append records to the journal at `path` and return its size in bytes."""
-    with path.open("ab") as file:
-        file.write(b"".join(map(_encode, records)))
-        return file.tell()
+def append_record(file: BinaryIO, record: Record) -> int:
+    """Append a record to a journal open for appending, and return the journal's size in bytes.
+
+    It is with the operating system then, and survives the death of this process.
+    """
+    file.write(_encode(record))
+    file.flush()
+    return file.tell()
 
 
 def rewrite_records(path: Path, records: Iterable[Record]) -> int:

@@ -125,10 +125,12 @@ def _blend(image: Image.Image, anomaly_map: NDArray[np.float32], map_range: tupl
     low, high = map_range
     span = max(high - low, float(np.finfo(np.float32).tiny))
     # Clipped before it is divided: an infinite value stays the brightest, and not a number stays transparent.
-    level = (np.clip(np.nan_to_num(anomaly_map, nan=low, posinf=high, neginf=low), low, high) - low) / span
+    if not np.isfinite(anomaly_map).all():
+        anomaly_map = np.nan_to_num(anomaly_map, nan=low, posinf=high, neginf=low)
+    level = (np.clip(anomaly_map, low, high) - low) / span
     smooth = np.asarray(Image.fromarray(level.astype(np.float32)).resize(image.size, Image.Resampling.BILINEAR))
     index = np.rint(smooth * 255).astype(np.uint8)
-    gray = image.convert("L").point(_GRAYS)
+    gray = Image.fromarray(_GRAYS[np.asarray(image.convert("L"))])
     # Pillow composites in bytes: a 24-megapixel map never becomes three float planes.
     blended = Image.composite(Image.fromarray(_COLOURS[index]), gray.convert("RGB"), Image.fromarray(_OPACITY[index]))
     return np.asarray(blended, dtype=np.uint8)
@@ -147,7 +149,7 @@ def _opacity_table() -> NDArray[np.uint8]:
     return np.rint(255 * _FULL_OPACITY * smoothstep).astype(np.uint8)
 
 
-_GRAYS = [int(255 * (1 - _GRAY_CONTRAST) / 2 + _GRAY_CONTRAST * value) for value in range(256)]
+_GRAYS = (255 * (1 - _GRAY_CONTRAST) / 2 + _GRAY_CONTRAST * np.arange(256)).astype(np.uint8)
 _COLOURS = _colour_table()
 _OPACITY = _opacity_table()
 
@@ -161,7 +163,8 @@ def _as_image(pixels: NDArray[np.uint8]) -> Image.Image:
 
 
 def _to_bytes(pixels: NDArray[np.float32]) -> NDArray[np.uint8]:
-    return np.rint(np.clip(np.nan_to_num(pixels), 0.0, 1.0) * 255).astype(np.uint8)
+    finite = pixels if np.isfinite(pixels).all() else np.nan_to_num(pixels)
+    return np.rint(np.clip(finite, 0.0, 1.0) * 255).astype(np.uint8)
 
 
 def _fitted(size: tuple[int, int], max_side: int) -> tuple[int, int]:

@@ -10,7 +10,7 @@ import numpy as np
 from oddment.calibration import Calibration
 from oddment.errors import ImageError, TrainingError
 from oddment.images.stream import ahead
-from oddment.regions import map_peak
+from oddment.regions import map_peaks
 from oddment.results import Detection
 from oddment.scorer import Scorer
 
@@ -67,14 +67,16 @@ def calibrate(
     shown = split.calibration if split.calibration.size else split.training
     sample = set(shown[:: max(1, len(shown) // 256)].tolist())
     progress.start("Calibrating", len(collection))
-    for index, score, anomaly_map in _score_all(scorer, collection, settings, refs):
-        scores[index] = score
-        if risen[index]:
-            peaks[index] = map_peak(anomaly_map)
-        if index in sample:
-            # A copy: a view would keep the maps of all that were scored with it.
-            maps.append(anomaly_map.ravel()[:: max(1, anomaly_map.size // 4096)].copy())
-        progress.update(index + 1)
+    for start, found, seen in _score_all(scorer, collection, settings, refs):
+        here = slice(start, start + len(found))
+        scores[here] = found
+        if risen[here].any():
+            peaks[here] = np.where(risen[here], map_peaks(seen), np.nan)
+        # A copy: a view would keep the maps of all that were scored with it.
+        maps += [
+            item.ravel()[:: max(1, item.size // 4096)].copy() for at, item in enumerate(seen, start) if at in sample
+        ]
+        progress.update(here.stop)
     progress.finish()
     if not np.isfinite(scores).all():
         msg = "the trained model gives scores that are not finite. Lower the learning rate, or check the images."
@@ -90,8 +92,8 @@ def calibrate(
 
 def _score_all(
     scorer: Scorer, collection: Collection, settings: Settings, refs: Callable[[], Iterable[ImageRef]]
-) -> Iterator[tuple[int, float, NDArray[np.float32]]]:
-    """Yield (image, score, map) of every usable image, in order."""
+) -> Iterator[tuple[int, NDArray[np.float32], list[NDArray[np.float32]]]]:
+    """Yield (first image, scores, maps) of some images after the other, in order, until all usable ones are done."""
     if settings.fit != "tile":
         store, valid, batch = collection.store, collection.store.valid, scorer.model.scoring_batch
         # Of photographs, scored one by one, `run` itself takes several at once; of others a thread takes a few batches,
@@ -99,21 +101,24 @@ def _score_all(
         alone = batch == 1
         size = 8 if alone else batch * min(8, max(1, _NUMBERS_AT_ONCE // (batch * store.pixels[0].size)))
 
-        def work(start: int) -> tuple[int, dict[str, NDArray[np.float32]]]:
+        def work(start: int) -> tuple[int, NDArray[np.float32], list[NDArray[np.float32]]]:
             images = scorer.model.preparation.scale(store.pixels[start : start + size])
-            return start, scorer.runtime.run(images, valid[start : start + size], ("anomaly_score", "anomaly_map"))
+            outputs = scorer.runtime.run(images, valid[start : start + size], ("anomaly_score", "anomaly_map"))
+            bounds = valid[start : start + size].tolist()
+            inside = [
+                whole[top:bottom, left:right]
+                for whole, (top, left, bottom, right) in zip(outputs["anomaly_map"], bounds, strict=True)
+            ]
+            return start, outputs["anomaly_score"], inside
 
         at_once = 1 if alone else scorer.runtime.at_once
-        for start, outputs in ahead(range(0, len(store), size), work, workers=at_once, waiting=at_once + 1):
-            for offset, (top, left, bottom, right) in enumerate(valid[start : start + size].tolist()):
-                inside = outputs["anomaly_map"][offset][top:bottom, left:right]
-                yield start + offset, float(outputs["anomaly_score"][offset]), inside
+        yield from ahead(range(0, len(store), size), work, workers=at_once, waiting=at_once + 1)
         return
     # The store holds only some tiles of large images; an image's score needs all of them.
     index = 0
     for found in scorer.find(refs(), max_pixels=settings.max_pixels):
         if isinstance(found.result, Detection) and found.scored is not None:
-            yield index, found.result.anomaly_score, found.scored.anomaly_map
+            yield index, np.array([found.result.anomaly_score], np.float32), [found.scored.anomaly_map]
             index += 1
         elif collection.paths[index : index + 1] == [found.result.path]:
             raise ImageError(f"{found.result.path} could be read at first and not again: {found.result}")

@@ -25,6 +25,7 @@ def _fill(gallery: Gallery, stream: list[tuple[str, float, Pictures]]) -> None:
     for path, score, pictures in stream:
         if gallery.wants(score):
             gallery.add(path, score, pictures)
+    gallery.close()
 
 
 def _nbytes(gallery: Gallery) -> int:
@@ -112,10 +113,12 @@ def test_torn_tail_costs_the_last_entry_only(tmp_path: Path, lost: int) -> None:
     gallery = Gallery(journal=journal)
     for index in range(3):
         gallery.add(str(index), float(index), _pictures(120))
+    gallery.close()
     journal.write_bytes(journal.read_bytes()[:-lost])
     resumed = Gallery(journal=journal)
     assert set(resumed.items()) == {"0", "1"}
     resumed.add("3", 3.0, _pictures(120))
+    resumed.close()
     assert set(Gallery(journal=journal).items()) == {"0", "1", "3"}
 
 
@@ -133,6 +136,7 @@ def test_flipped_byte_is_noticed(tmp_path: Path) -> None:
     gallery = Gallery(journal=journal)
     for index in range(3):
         gallery.add(str(index), float(index), _pictures(120))
+    gallery.close()
     content = bytearray(journal.read_bytes())
     content[len(content) // 2] ^= 1
     journal.write_bytes(content)
@@ -146,6 +150,7 @@ def test_journal_does_not_outgrow_the_budget(tmp_path: Path) -> None:
     for index in range(600):
         gallery.add(f"path-{index}", float(index), _pictures(100))
         assert journal.stat().st_size <= 4 * 4_000 + 400
+    gallery.close()
     assert dict(Gallery(budget=4_000, journal=journal).items()) == dict(gallery.items())
 
 
@@ -155,6 +160,7 @@ def test_any_path_survives_the_journal(tmp_path: Path) -> None:
     gallery = Gallery(journal=tmp_path / "j")
     for score, name in enumerate(names):
         gallery.add(name, score, _pictures(10))
+    gallery.close()
     assert set(Gallery(journal=tmp_path / "j").items()) == set(names)
 
 
