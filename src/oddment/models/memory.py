@@ -4,7 +4,7 @@ Three measures, each a logarithm, standardised on held-out normal pictures and a
 
 - nearest: the mean squared distance to the k nearest normal pictures, relative to a power of how far apart those lie
   from their own nearest: up to the square root where strong gradients decide, not at all where weak ones count;
-- planes: what is left over when each of the three nearest reconstructs it with its own neighbours, by ridge regression.
+- planes: what is left over when each of the few nearest reconstructs it with its own neighbours, by ridge regression.
   They are the neighbours of a normal picture and not of the one that is scored, so that a picture between two kinds
   (a nine between a four and a seven) is not explained by a mixture of both;
 - unlikely: how unlikely the picture is under a mixture of Gaussians, see `_gaussians`.
@@ -14,7 +14,8 @@ Source: k nearest after Ramaswamy, Rastogi and Shim, "Efficient algorithms for m
 from neighbours after Roweis and Saul, "Nonlinear dimensionality reduction by locally linear embedding" (2000), and
 Vincent and Bengio, "K-local hyperplane and convex distance nearest neighbor algorithms" (2001), section 3; conjugate
 gradients after Hestenes and Stiefel (1952).
-Differs in the exponent of the local scale, and in planes that are centred on the neighbours' mean.
+Differs in the exponent of the local scale, in planes that are centred on the neighbours' mean, and in weights that fade
+with the distance, so that two pictures at almost the same one may change places and the score stays the same.
 """
 
 from __future__ import annotations
@@ -41,8 +42,10 @@ _SCALE_NEIGHBOURS = 10  # that say how crowded a normal picture lies
 _RIDGE = 0.1  # in squared lengths of features, whose whole length is 1
 # The system has 32 unknowns and a condition number of about ten: eight steps leave a ten-thousandth of the residual.
 _STEPS = 8
-_PLANES = 3  # nearest pictures whose planes count: five say no more and take longer
+_PLANES = 4  # nearest pictures whose planes count, the last of them hardly
+_FADING = 3  # pictures beyond the k nearest whose crowding counts, less and less
 _TINY = 1e-9  # squared lengths below this are rounding
+_TIE = 1e-6  # differences of squared lengths below this are ties
 _SAME = 1e-5  # squared length below which two pictures are one, in half precision
 _HELD_OUT = 500  # pictures that the measures are standardised on
 _ROWS = 500  # pictures compared with the memory at once, while fitting
@@ -181,15 +184,19 @@ class GradientMemory(GradientCodes):
             nearest = close.max(1, keepdim=True)
             same = length - 2 * nearest.values < _SAME
             close = close.scatter(1, nearest.indices, torch.where(same, -torch.inf, nearest.values))
-        found = close.topk(min(self.k, len(rows)), dim=1)
-        near, index = _mean((length - 2 * found.values).clamp_min(0)), found.indices
-        few = index[:, :_PLANES]
+        found = close.topk(min(self.k + _FADING + 1, len(rows) - (alone and len(rows) > 1)), dim=1)
+        squared = (length - 2 * found.values).clamp_min(0)
+        index, few = found.indices[:, : self.k + _FADING], found.indices[:, :_PLANES]
+        near = _mean(squared[:, : self.k])
+        crowded = sum_rows(_fading(squared, self.k + _FADING) * self.scale[index].log())[:, 0]
         planes, rebuilt = _left_over(codes[:, None].expand(-1, few.shape[1], -1), rows[self.around[few].long()])
+        share = _fading(squared, _PLANES)
         least, *_, largest = POWERS
         sharper = ((self.gradients.power - least) / (largest - least)).clamp(0, 1) * _MOST_SCALED
-        scaled = (near + _TINY).log() - sharper * _mean(self.scale[index]).log()
-        measures = [scaled, (_mean(planes) + _TINY).log(), (judge(codes, self.gaussians)[0] + 1).log()]
-        return torch.stack(measures, 1), rebuilt.mean(1)
+        scaled = (near + _TINY).log() - sharper * crowded
+        left = sum_rows(share * planes)[:, 0]
+        measures = [scaled, (left + _TINY).log(), (judge(codes, self.gaussians)[0] + 1).log()]
+        return torch.stack(measures, 1), (share[:, :, None] * rebuilt).sum(1)
 
     def leftover(self, batch: Batch) -> Leftover:
         """Return map, reconstruction and latent.
@@ -210,6 +217,21 @@ class GradientMemory(GradientCodes):
 def _mean(values: Tensor) -> Tensor:
     """Return the means (N,) of rows (N, n)."""
     return sum_rows(values)[:, 0] / values.shape[1]
+
+
+def _fading(squared: Tensor, count: int) -> Tensor:
+    """Return weights (N, count) of the nearest: how much nearer than the next one beyond them each is, their sum 1.
+
+    Which of two at almost the same distance counts as nearer makes no difference then: processors round differently.
+
+    Args:
+        squared: (N, M) squared distances, ascending; M at least 1.
+        count: how many have a weight; all that there are, equal ones, where there is no next one.
+    """
+    if squared.shape[1] <= count:
+        return torch.full_like(squared, 1 / squared.shape[1])
+    nearer = squared[:, count : count + 1] - squared[:, :count] + _TIE
+    return nearer / sum_rows(nearer)
 
 
 def _left_over(codes: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
