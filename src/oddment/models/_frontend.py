@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from oddment.models._padding import fold_padding
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -52,7 +54,9 @@ class FrontEnd:
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 4
-        self._session = ort.InferenceSession(buffer.getvalue(), options, providers=["CPUExecutionProvider"])
+        self._session = ort.InferenceSession(
+            fold_padding(buffer.getvalue()), options, providers=["CPUExecutionProvider"]
+        )
         self.threads = threads or torch.get_num_threads()
 
     def __call__(self, pictures: Iterable[tuple[Tensor, ...]]) -> Iterator[tuple[Tensor, ...]]:
