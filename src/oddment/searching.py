@@ -350,13 +350,14 @@ class Search:
         shown: list[dict[str, Any]] = []
         rejected: list[dict[str, Any]] = []
         others = array("f")
+        shared: dict[Any, Any] = {}
         # What is listed are the highest ranks, all of them or the first so many.
         for row in rows():
             if not row["rank"]:
                 if len(rejected) < _REPORT_REJECTIONS:
                     rejected.append(row)
             elif row["rank"] <= _REPORT_ROWS:
-                shown.append(_slim(row, pictures))
+                shown.append(_slim(row, pictures, shared))
             else:
                 others.append(row["anomaly_score"])
         shown.sort(key=itemgetter("rank"))
@@ -395,9 +396,20 @@ class Search:
         )
 
 
-def _slim(row: dict[str, Any], pictures: Mapping[str, Any]) -> dict[str, Any]:
-    """The row under shared keys, boxes only where there is a picture to draw them on: thousands are held at once."""
+def _slim(row: dict[str, Any], pictures: Mapping[str, Any], shared: dict[Any, Any]) -> dict[str, Any]:
+    """The row under shared keys, boxes only where there is a picture to draw them on: thousands are held at once.
+
+    Args:
+        row: of the journal.
+        pictures: of the report.
+        shared: what rows have in common, so that it is held once; grows.
+    """
     slim = {name: row[name] for name in COLUMNS}
+    for name in ("status", "threshold", "rule"):
+        slim[name] = shared.setdefault(slim[name], slim[name])
+    if slim["size"]:
+        size = tuple(slim["size"])
+        slim["size"] = shared.setdefault(size, size)
     if row["path"] not in pictures:
         slim["regions"] = []
     if row["is_anomaly"] and row.get("parts"):

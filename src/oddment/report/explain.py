@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Explanations", "explain"]
 
+_AT_ONCE = 32
+
 
 @dataclass(frozen=True, slots=True)
 class Explanations:
@@ -65,7 +67,12 @@ def explain(rows: Sequence[Mapping[str, Any]], pictures: Mapping[str, Pictures],
     """
     odd = [row for row in rows if row["is_anomaly"]]
     shown = [str(row["path"]) for row in odd if row["path"] in pictures] if len(examples) else []
-    found = dict(zip(shown, examples.nearest([_decoded(pictures[path].original) for path in shown]), strict=True))
+    found: dict[str, tuple[int, ...]] = {}
+    for start in range(0, len(shown), _AT_ONCE):
+        some = shown[start : start + _AT_ONCE]
+        # Not all at once: a thousand pictures, decoded, would be most of a search's memory.
+        nearest = examples.nearest([_decoded(pictures[path].original) for path in some])
+        found.update(zip(some, nearest, strict=True))
     # Only what is shown goes into the page, each example once.
     used = sorted({index for indices in found.values() for index in indices})
     place = {index: number for number, index in enumerate(used)}

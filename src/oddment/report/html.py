@@ -13,11 +13,11 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from oddment.report.explain import Explanations
-from oddment.report.payload import build_payload, pack_pictures, to_script_json
+from oddment.report.payload import build_payload, choose_pictures, picture_texts, to_script_json
 from oddment.whole import write_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -100,17 +100,18 @@ def write_report(path: Path, data: ReportData) -> None:
         OSError: if the file cannot be written.
     """
     # A file name may hold bytes that are no text; "?" stands for them in the few places outside the JSON.
-    write_whole(path, _render(data).encode("utf-8", errors="replace"))
+    write_whole(path, (part.encode("utf-8", errors="replace") for part in _render(data)))
 
 
-def _render(data: ReportData) -> str:
+def _render(data: ReportData) -> Iterator[str]:
+    """Yield the page in parts: with all pictures it has some 15 MB, which would be held several times."""
     # Autoescape on for everything; the only exceptions are Markup: our own files and the two data blocks.
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(count=_count, significant=_significant, percent=_percent, bound=_bound)
     scored = [row for row in data.rows if row["status"] == "scored"]
-    kept, picture_text = pack_pictures(scored, data.pictures, beside=data.explanations.nbytes)
+    kept = choose_pictures(scored, data.pictures, beside=data.explanations.nbytes)
     style, script = _asset("report.css"), _asset("review.js") + _asset("report.js")
-    return environment.from_string(_asset("report.html.j2")).render(
+    return environment.from_string(_asset("report.html.j2")).generate(
         data=data,
         created=_date(data.created),
         static_rows=scored[:_STATIC_ROWS],
@@ -123,7 +124,7 @@ def _render(data: ReportData) -> str:
         style_hash=_csp_hash(style),
         script_hash=_csp_hash(script),
         payload=Markup(to_script_json(build_payload(data, scored, kept))),  # noqa: S704
-        picture_text=Markup(picture_text),  # noqa: S704
+        picture_texts=map(Markup, picture_texts(kept)),
     )
 
 

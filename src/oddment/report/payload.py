@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from oddment.report.html import ReportData
     from oddment.report.pictures import Pictures
 
-__all__ = ["build_payload", "pack_pictures", "to_script_json"]
+__all__ = ["build_payload", "choose_pictures", "picture_texts", "to_script_json"]
 
 _MAX_CALIBRATION = 5_000
 # A search over millions leaves millions of other scores: beyond this many the page works with their quantiles.
@@ -37,7 +37,7 @@ def build_payload(
     Args:
         data: the report.
         scored: its scored rows, ranked.
-        kept: index into `scored` and pictures, as `pack_pictures` lays them out.
+        kept: index into `scored` and pictures, as `picture_texts` lays them out.
     """
     calibration = np.sort(np.asarray(data.calibration_scores, dtype=np.float64))
     others = np.sort(np.asarray(data.other_scores, dtype=np.float64))
@@ -70,10 +70,10 @@ def build_payload(
     }
 
 
-def pack_pictures(
+def choose_pictures(
     scored: Sequence[Mapping[str, Any]], pictures: Mapping[str, Pictures], *, beside: int = 0
-) -> tuple[list[tuple[int, Pictures]], str]:
-    """The pictures that go into the page with their row's index, highest rank first, and their base64 end to end.
+) -> list[tuple[int, Pictures]]:
+    """The pictures that go into the page with their row's index, highest rank first.
 
     Args:
         scored: the scored rows, ranked.
@@ -81,16 +81,18 @@ def pack_pictures(
         beside: bytes of other pictures that go into the page.
     """
     kept: list[tuple[int, Pictures]] = []
-    texts: list[str] = []
     nbytes = beside
     for index, row in enumerate(scored):
         item = pictures.get(row["path"])
-        if item is None or nbytes + item.nbytes > _MAX_PICTURE_BYTES:
-            continue
-        nbytes += item.nbytes
-        kept.append((index, item))
-        texts += [base64.b64encode(blob).decode("ascii") for blob in _blobs(item)]
-    return kept, "".join(texts)
+        if item is not None and nbytes + item.nbytes <= _MAX_PICTURE_BYTES:
+            nbytes += item.nbytes
+            kept.append((index, item))
+    return kept
+
+
+def picture_texts(kept: Sequence[tuple[int, Pictures]]) -> Iterator[str]:
+    """The base64 of the pictures, to stand end to end."""
+    return (base64.b64encode(blob).decode("ascii") for _, item in kept for blob in _blobs(item))
 
 
 def to_script_json(payload: Mapping[str, Any]) -> str:
