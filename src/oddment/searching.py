@@ -23,7 +23,7 @@ from oddment.images.files import iter_images, require_images
 from oddment.images.references import ImageRef
 from oddment.progress import Progress
 from oddment.report import Gallery, ReportData, explain, render_heat_map, render_pictures, write_report
-from oddment.results import COLUMNS, Detection
+from oddment.results import Detection
 from oddment.scorer import full_map
 from oddment.selection import Selection, select
 from oddment.tables import Journal, ranked_rows, require_parquet, write_tables
@@ -42,6 +42,7 @@ PICTURES = "pictures.partial"
 _MAPS_MARK = "maps/.oddment"
 _FILES = (JOURNAL, PICTURES, "results.csv", "results.jsonl", "results.parquet", "report.html")
 _REPORT_ROWS = 10_000
+_REPORTED = ("path", "status", "anomaly_score", "p_value", "is_anomaly", "rank", "size", "regions")
 _REPORT_REJECTIONS = 2_000
 _PICTURE_SIDE = 224
 
@@ -397,21 +398,18 @@ class Search:
 
 
 def _slim(row: dict[str, Any], pictures: Mapping[str, Any], shared: dict[Any, Any]) -> dict[str, Any]:
-    """The row under shared keys, boxes only where there is a picture to draw them on: thousands are held at once.
+    """What the report shows of a scored row, boxes only where there is a picture to draw them on: thousands are held.
 
     Args:
         row: of the journal.
         pictures: of the report.
         shared: what rows have in common, so that it is held once; grows.
     """
-    slim = {name: row[name] for name in COLUMNS}
-    for name in ("status", "threshold", "rule"):
-        slim[name] = shared.setdefault(slim[name], slim[name])
-    if slim["size"]:
-        size = tuple(slim["size"])
-        slim["size"] = shared.setdefault(size, size)
+    slim = {name: row[name] for name in _REPORTED}
+    for name, value in (("status", row["status"]), ("size", tuple(row["size"] or ()))):
+        slim[name] = shared.setdefault(value, value)
     if row["path"] not in pictures:
-        slim["regions"] = []
+        slim["regions"] = ()
     if row["is_anomaly"] and row.get("parts"):
         slim["parts"] = row["parts"]
     return slim

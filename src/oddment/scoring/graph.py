@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from oddment.models import Batch, valid_mask
 from oddment.models._base import sum_rows
 from oddment.models._exposure import standardise_exposure
-from oddment.models._padding import fold_padding
+from oddment.models._padding import fold_crops, fold_padding
 from oddment.scoring.choices import MODEL, Pool, parse_pool, parse_scores
 from oddment.scoring.narrow import widen_narrow
 from oddment.scoring.residuals import residual
@@ -184,4 +184,4 @@ def export(graph: ScoringGraph) -> bytes:
             output_names=list(graph.outputs),
             dynamic_axes={name: {0: "batch"} for name in ("images", "valid", *graph.outputs)},
         )
-    return widen_narrow(fold_upsampling(fold_padding(buffer.getvalue())))
+    return widen_narrow(fold_upsampling(fold_crops(fold_padding(buffer.getvalue()))))

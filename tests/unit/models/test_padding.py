@@ -14,7 +14,7 @@ import torch.nn.functional as F  # noqa: N812 - the name that everyone gives it
 from torch import Tensor, nn
 
 from oddment.models._frames import _around, local_contrast
-from oddment.models._padding import fold_padding
+from oddment.models._padding import fold_crops, fold_padding
 
 IMAGES = torch.rand(2, 3, 10, 12, generator=torch.Generator().manual_seed(0))
 
@@ -62,7 +62,7 @@ def test_zeros_around_a_convolution_are_its_own(margin: list[int], own: int) -> 
     module = Padded(margin, own=own)
     graph = fold_padding(exported(module))
     assert "Pad" in kinds(exported(module))
-    assert "Pad" not in kinds(graph)
+    assert kinds(graph) == ["Conv"]
     onnx.checker.check_model(onnx.load_model_from_string(graph))
     with torch.no_grad():
         np.testing.assert_allclose(run(graph)[0], module(IMAGES)[0].numpy(), rtol=1e-5, atol=1e-6)
@@ -82,6 +82,59 @@ def test_other_padding_stays(module: nn.Module) -> None:
     """What is no border of zeros, or is looked at by others, is left as it is."""
     graph = fold_padding(exported(module))
     assert "Pad" in kinds(graph)
+    with torch.no_grad():
+        for ours, theirs in zip(run(graph), module(IMAGES), strict=True):
+            np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-5, atol=1e-6)
+
+
+class Cropped(nn.Module):
+    """A transposed convolution of which something is cut off."""
+
+    def __init__(self, rows: slice, columns: slice, *, shown: bool = False) -> None:
+        super().__init__()
+        self.rows, self.columns, self.shown = rows, columns, shown
+        self.grow = nn.ConvTranspose2d(3, 4, 3, 2)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return the rest, and the whole where that is wanted."""
+        full = self.grow(images)
+        found = full[:, :, self.rows, self.columns]
+        return (found, full) if self.shown else (found,)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        Cropped(slice(None, -1), slice(None, -1)),
+        Cropped(slice(None), slice(None, -2)),
+        Cropped(slice(1, -1), slice(2, None)),
+    ],
+    ids=["below and right", "right", "all around"],
+)
+def test_what_is_cut_off_is_not_made(module: nn.Module) -> None:
+    """Cropping is part of the transposed convolution, and the rest is the same."""
+    graph = fold_crops(exported(module))
+    assert "Slice" in kinds(exported(module))
+    assert kinds(graph) == ["ConvTranspose"]
+    onnx.checker.check_model(onnx.load_model_from_string(graph))
+    with torch.no_grad():
+        np.testing.assert_allclose(run(graph)[0], module(IMAGES)[0].numpy(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        Cropped(slice(None, -1), slice(None, -1), shown=True),
+        Cropped(slice(None, 5), slice(None)),
+        Cropped(slice(None, None, 2), slice(None)),
+        Cropped(slice(-3, None), slice(None)),
+    ],
+    ids=["wanted whole", "the first rows", "every other row", "the last rows"],
+)
+def test_other_cuts_stay(module: nn.Module) -> None:
+    """Slices that are no border, or leave what is wanted elsewhere, are left as they are."""
+    graph = fold_crops(exported(module))
+    assert "Slice" in kinds(graph)
     with torch.no_grad():
         for ours, theirs in zip(run(graph), module(IMAGES), strict=True):
             np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-5, atol=1e-6)
