@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from scipy.stats import spearmanr
 
 from oddment.auditing import AuditOptions, Rule, audit_images
 from oddment.auditing.checks import find_oddities
@@ -25,6 +26,7 @@ from oddment.errors import DataError, ParameterError, TooFewImagesError
 from oddment.fitting import Settings
 from oddment.images.decode import decode
 from oddment.images.measure import measure
+from oddment.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -282,6 +284,40 @@ class TestAudit:
         for asked, trim in (("knn", 0.2), ("auto", 0.0)):
             done = audit_images([folder], Settings(model=asked, device="cpu"), AuditOptions(trim=trim))
             assert done.judged[0].crossed.looks is None
+
+    def test_exposure_counts_no_more_where_it_is_standardised(self, tmp_path: Path) -> None:
+        """Pictures that were dimmed by chance keep their order with the setting, and lose it without."""
+        rng = np.random.default_rng(0)
+        base = rng.integers(0, 256, (60, 16, 16)) * 0.3 + 120 * np.eye(16)
+        dimmed = base * rng.uniform(0.3, 1.0, (60, 1, 1))
+        scores = {}
+        for name, images in (("even", base), ("dimmed", dimmed)):
+            (tmp_path / name).mkdir()
+            for number, image in enumerate(images):
+                Image.fromarray(image.round().astype(np.uint8)).save(tmp_path / name / f"{number:02}.png")
+            for standardised in (True, False):
+                asked = Settings(model="pca", device="cpu", standardise_exposure=standardised)
+                scores[name, standardised] = audit_images([tmp_path / name], asked, AuditOptions(trim=0)).scores
+
+        def agreement(standardised: bool) -> float:
+            found: float = spearmanr(scores["even", standardised], scores["dimmed", standardised]).statistic
+            return found
+
+        assert agreement(True) > 0.95
+        assert agreement(False) < 0.8
+
+    def test_the_rounds_are_told_apart(self, folder: Path) -> None:
+        """Whoever waits sees which of two rounds it is; one that is alone has no name."""
+        for asked, named in (("auto", True), ("pca", False)):
+            told: list[str] = []
+
+            class Heard(Progress):
+                def update(self, done: float, note: str = "", told: list[str] = told) -> None:  # noqa: ARG002
+                    told.append(note)
+
+            audit_images([folder], Settings(model=asked, device="cpu"), AuditOptions(parts=2), progress=Heard())
+            rounds = {note.partition(",")[0] for note in told if "model 1 of 2" in note}
+            assert rounds == ({"first round", "second round"} if named else {"model 1 of 2"})
 
     def test_same_seed_same_scores(self, folder: Path) -> None:
         """To the last bit."""

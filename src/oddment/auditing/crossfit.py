@@ -137,10 +137,12 @@ def cross_fit(
         TooFewImagesError: if a part has too few others to train on.
     """
     assigned, inputs = assign_parts(groups, parts, seed=settings.seed), KnownInputs()
+    twice = fits(choice, parts=parts, trim=trim, model=settings.model) > parts
+    rounds = ("first round, ", "second round, ") if twice else ("", "")
 
     def fit(part: int, number: int, trimmed: NDArray[np.bool_]) -> tuple[NDArray[np.float32], bytes]:
         key = f"{name}-{number}-{part}"
-        told(f"model {part + 1} of {parts}" + (", without the oddest" if trimmed.any() else ""))
+        told(f"{rounds[number - 1]}model {part + 1} of {parts}" + (", without the oddest" if trimmed.any() else ""))
         known = partial.load(key) if partial else None
         if known is not None:
             return known
@@ -161,7 +163,7 @@ def cross_fit(
         far, company = far_distances(points, seed=settings.seed, shares=(KIND, COMPANY))
         trimmed = highest(far, trim)
         looks = Looks(points, company, assigned, settings.seed) if settings.model == "auto" else None
-    if fits(choice, parts=parts, trim=trim, model=settings.model) > parts:
+    if twice:
         first = _combine([fit(part, 1, trimmed) for part in range(parts)], assigned, trimmed)
         trimmed = highest(first.scores if looks is None else opinion(first.scores, looks)[0], trim)
     return replace(_combine([fit(part, 2, trimmed) for part in range(parts)], assigned, trimmed), looks=looks)

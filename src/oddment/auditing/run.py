@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+import oddment
 from oddment.auditing.checks import Duplicates, Leak, Oddity, alike, find_duplicates, find_leaks, find_oddities
 from oddment.auditing.classes import Suspect, classes_of, find_suspects
 from oddment.auditing.crossfit import cross_fit, fits
@@ -41,6 +42,8 @@ __all__ = ["Audit", "AuditOptions", "audit_images"]
 
 # Elsewhere only what is at least this odd where it lies is tried: nothing else can bear a wrong label.
 _TRIED_ELSEWHERE = 0.2
+# Counted up when the same images and options would be worked on otherwise than before.
+_PROCEDURE = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,6 +234,7 @@ def _read(
         seed=settings.seed,
         progress=progress,
         measured=measured,
+        exposure=settings.standardise_exposure,
     )
     found.check(strict=settings.strict)
     return found
@@ -259,6 +263,7 @@ def _sets(classes: Sequence[str] | None, count: int) -> dict[str, NDArray[np.int
 def _identity(collection: Collection, settings: Settings, options: AuditOptions) -> str:
     """What two audits share that may go on with each other's work."""
     about = {
+        "procedure": [_PROCEDURE, oddment.__version__],
         "images": collection.fingerprint(),
         "paths": hashlib.sha256("\0".join(collection.paths).encode()).hexdigest(),
         "settings": asdict(settings),
