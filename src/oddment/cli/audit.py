@@ -30,6 +30,7 @@ from oddment.cli.fit import (
     ModelOption,
     Seed,
     Size,
+    StandardiseExposure,
     Strict,
     parse_options,
 )
@@ -125,6 +126,7 @@ def audit(
         typer.Option("--fit", help="Keep the aspect ratio, or ignore it.", rich_help_panel=_TRAIN),
     ] = "letterbox",
     channels: Channels = "auto",
+    standardise_exposure: StandardiseExposure = False,
     seed: Seed = 0,
     device: Device = "auto",
     max_pixels: MaxPixels = 100_000_000,
@@ -185,6 +187,7 @@ def audit(
                 "size": parse_size(size),
                 "fit": fit_mode,
                 "channels": {"auto": None, "gray": 1, "colour": 3}[channels],
+                "standardise_exposure": standardise_exposure,
                 "seed": seed,
                 "device": device,
                 "max_pixels": max_pixels,

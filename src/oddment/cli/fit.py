@@ -44,6 +44,7 @@ __all__ = [
     "Quantile",
     "Seed",
     "Size",
+    "StandardiseExposure",
     "Strict",
     "TargetFpr",
     "fit",
@@ -96,6 +97,14 @@ Size = Annotated[
 ]
 Channels = Annotated[
     Literal["auto", "gray", "colour"], typer.Option(help="What the model sees.", rich_help_panel=_READ)
+]
+StandardiseExposure = Annotated[
+    bool,
+    typer.Option(
+        "--standardise-exposure",
+        help="Bring each image to one mean and one contrast first: for light that changes.",
+        rich_help_panel=_TRAIN,
+    ),
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="An unusable file is an error.", rich_help_panel=_READ)]
 MaxPixels = Annotated[int, typer.Option(help="Reject larger images before they are decoded.", rich_help_panel=_READ)]
@@ -184,14 +193,7 @@ def fit(
             rich_help_panel=_READ,
         ),
     ] = False,
-    standardise_exposure: Annotated[
-        bool,
-        typer.Option(
-            "--standardise-exposure",
-            help="Bring each image to one mean and one contrast first: for light that changes.",
-            rich_help_panel=_TRAIN,
-        ),
-    ] = False,
+    standardise_exposure: StandardiseExposure = False,
     seed: Seed = 0,
     device: Device = "auto",
     resume: Annotated[
