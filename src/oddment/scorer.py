@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,7 @@ from oddment.examples import SIDE
 from oddment.images.decode import DEFAULT_MAX_PIXELS, Decoded, decode
 from oddment.images.inputs import as_prepared, as_refs
 from oddment.images.prepare import Prepared, assemble
-from oddment.images.stream import ahead, in_order
+from oddment.images.stream import ahead, in_order, portions
 from oddment.notebook import Results
 from oddment.regions import find_each_regions
 from oddment.results import Detection, Rejection, Result
@@ -310,13 +309,11 @@ class Scorer:
             done = ahead(self._batches(prepared), self._score, workers=at_once, waiting=at_once + 1, stop=stop)
         else:
             # A picture an image: one thread decodes and scores a batch, which is quicker than handing pictures over.
-            source = iter(refs)
-            chunks = iter(lambda: list(islice(source, self.model.scoring_batch)), [])
-
             def work(some: list[ImageRef]) -> tuple[_Batch, list[Scored]]:
                 return self._score([(ref, prepare(ref)) for ref in some])
 
-            done = ahead(chunks, work, workers=at_once, waiting=at_once + 2, stop=stop)
+            few = portions(refs, self.model.scoring_batch)
+            done = ahead(few, work, workers=at_once, waiting=at_once + 2, stop=stop)
         for batch, scored in done:
             yield from self._judged(batch, scored)
 

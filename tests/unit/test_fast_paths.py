@@ -15,6 +15,7 @@ from oddment.errors import ImageError
 from oddment.images.decode import decode
 from oddment.images.inputs import as_prepared, as_refs
 from oddment.images.prepare import Preparation
+from oddment.images.references import ImageRef
 from oddment.images.stream import ahead, in_order
 from oddment.regions import MOST_REGIONS, _smooth, find_each_regions, find_regions, map_peak, map_peaks
 from oddment.report.gallery import Gallery
@@ -84,6 +85,23 @@ def test_files_that_are_none_among_images(scorer: Scorer, tmp_path: Path) -> Non
     for item in found[::5]:
         [alone] = scorer.find([item.ref])
         assert alone.result == item.result
+
+
+@pytest.mark.parametrize(("side", "most"), [(8, 400), (2000, 60)], ids=["small", "large"])
+def test_little_of_an_archive_is_held(scorer: Scorer, side: int, most: int) -> None:
+    """Images that hold their own pixels are drawn a few batches ahead, and far fewer where they are large."""
+    drawn = []
+
+    def refs() -> Iterator[ImageRef]:
+        for number, image in enumerate(np.broadcast_to(np.uint8(7), (1000, side, side))):
+            drawn.append(number)
+            yield ImageRef(f"archive.npz!/{number}", image)
+
+    search = scorer.find(refs(), workers=2)
+    found = next(search)
+    search.close()
+    assert isinstance(found.result, Detection)
+    assert len(drawn) <= most
 
 
 def test_a_search_that_is_left_ends_soon(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
+
 from oddment.processors import cores
 
 if TYPE_CHECKING:
@@ -15,12 +17,14 @@ if TYPE_CHECKING:
 
     from oddment.images.files import ImageRef
 
-__all__ = ["ahead", "in_order"]
+__all__ = ["ahead", "in_order", "portions"]
 
 S = TypeVar("S")
 T = TypeVar("T")
 # References a task: one future an image would cost more than a tiny image's decoding.
 CHUNK = 8
+# Bytes of images from archives and arrays, about, that a portion holds.
+_MOST_HELD = 2**25
 
 
 def in_order(
@@ -70,3 +74,25 @@ def ahead(
         for future in futures:
             future.cancel()
         pool.shutdown()
+
+
+def portions(refs: Iterable[ImageRef], size: int) -> Iterator[list[ImageRef]]:
+    """Yield the references in lists of `size`, shorter ones where they hold much themselves: members of archives do.
+
+    Args:
+        refs: references to images, drawn from only as fast as lists are taken.
+        size: references in a list.
+    """
+    portion: list[ImageRef] = []
+    held = 0
+    for ref in refs:
+        portion.append(ref)
+        if isinstance(ref.payload, bytes):
+            held += len(ref.payload)
+        elif isinstance(ref.payload, np.ndarray):
+            held += ref.payload.nbytes
+        if len(portion) >= size or held >= _MOST_HELD:
+            yield portion
+            portion, held = [], 0
+    if portion:
+        yield portion
