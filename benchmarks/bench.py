@@ -49,6 +49,7 @@ def keep(path: Path, rows: list[Row], about: dict[str, str]) -> None:
     if path.exists():
         with path.open(newline="", encoding="utf-8") as file:
             old = [row for row in csv.DictReader(file) if row["part"] not in {item.part for item in rows}]
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, extrasaction="ignore")
         writer.writeheader()
