@@ -42,7 +42,7 @@ def find_regions(
 def find_each_regions(
     maps: Sequence[NDArray[np.float32]], sizes: Sequence[tuple[int, int]], level: float, insist: Sequence[bool]
 ) -> list[tuple[Region, ...]]:
-    """Return `find_regions` of each map; maps of one shape are smoothed together, which takes a tenth of the time."""
+    """Return `find_regions` of each map; maps of one shape are smoothed together."""
     found: list[tuple[Region, ...]] = [()] * len(maps)
     for indices, together in _by_shape(maps):
         # Smoothing only lowers the peak: many normal images are done here.

@@ -18,7 +18,7 @@ from onnx.reference import ReferenceEvaluator
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["fold_crops", "fold_padding"]
+__all__ = ["fold_crops", "fold_padding", "swept"]
 
 _FAR = 2**31 - 1  # where a slice that ends nowhere is said to end
 
@@ -36,7 +36,7 @@ def fold_padding(graph: bytes) -> bytes:
             conv.input[0] = pad.input[0]
             _add_pads(conv, sides)
         model.graph.node.remove(pad)
-    return _swept(model)
+    return swept(model)
 
 
 def fold_crops(graph: bytes) -> bytes:
@@ -52,11 +52,11 @@ def fold_crops(graph: bytes) -> bytes:
             _add_pads(conv, sides)
             conv.output[0] = users[0].output[0]
             model.graph.node.remove(users[0])
-    return _swept(model)
+    return swept(model)
 
 
-def _swept(model: onnx.ModelProto) -> bytes:
-    """The model without what is computed or kept for nothing."""
+def swept(model: onnx.ModelProto) -> bytes:
+    """Return the model without what is computed or kept for nothing; it is changed."""
     graph = model.graph
     while True:
         used = {*(name for node in graph.node for name in node.input), *(item.name for item in graph.output)}
@@ -67,8 +67,8 @@ def _swept(model: onnx.ModelProto) -> bytes:
             graph.node.remove(node)
     for item in [item for item in graph.initializer if item.name not in used]:
         graph.initializer.remove(item)
-    swept: bytes = model.SerializeToString()
-    return swept
+    rewritten: bytes = model.SerializeToString()
+    return rewritten
 
 
 def _add_pads(conv: onnx.NodeProto, sides: list[int]) -> None:

@@ -18,6 +18,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from oddment.models._padding import swept
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -48,8 +50,7 @@ def fold_upsampling(graph: bytes) -> bytes:
     chains = [chain for node in model.graph.node if (chain := _chain(model.graph, node, values))]
     for chain in chains:
         _fold(model.graph, chain, values)
-    rewritten: bytes = model.SerializeToString()
-    return rewritten
+    return swept(model)
 
 
 def _chain(graph: onnx.GraphProto, node: onnx.NodeProto, values: dict[str, NDArray[np.float32]]) -> _Chain | None:
@@ -121,8 +122,3 @@ def _fold(graph: onnx.GraphProto, chain: _Chain, values: dict[str, NDArray[np.fl
         graph.node.remove(node)
     for offset, node in enumerate(nodes):
         graph.node.insert(place - len(chain) + 1 + offset, node)
-    used = {name for node in graph.node for name in node.input}
-    for item in [item for item in graph.initializer if item.name not in used]:
-        graph.initializer.remove(item)
-    for node in [node for node in graph.node if node.op_type == "Constant" and node.output[0] not in used]:
-        graph.node.remove(node)

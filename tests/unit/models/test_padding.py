@@ -49,10 +49,13 @@ def kinds(graph: bytes) -> list[str]:
     return [node.op_type for node in onnx.load_model_from_string(graph).graph.node]
 
 
-def run(graph: bytes) -> list[np.ndarray]:
+def assert_same(graph: bytes, module: nn.Module) -> None:
+    """The graph is a valid one and gives what the module gives."""
+    onnx.checker.check_model(onnx.load_model_from_string(graph))
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-    found: list[np.ndarray] = session.run(None, {"images": IMAGES.numpy()})
-    return found
+    with torch.no_grad():
+        for ours, theirs in zip(session.run(None, {"images": IMAGES.numpy()}), module(IMAGES), strict=True):
+            np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("margin", [[0, 1, 0, 1], [2, 1, 0, 3], [1, 1, 1, 1]])
@@ -63,9 +66,7 @@ def test_zeros_around_a_convolution_are_its_own(margin: list[int], own: int) -> 
     graph = fold_padding(exported(module))
     assert "Pad" in kinds(exported(module))
     assert kinds(graph) == ["Conv"]
-    onnx.checker.check_model(onnx.load_model_from_string(graph))
-    with torch.no_grad():
-        np.testing.assert_allclose(run(graph)[0], module(IMAGES)[0].numpy(), rtol=1e-5, atol=1e-6)
+    assert_same(graph, module)
 
 
 @pytest.mark.parametrize(
@@ -82,9 +83,7 @@ def test_other_padding_stays(module: nn.Module) -> None:
     """What is no border of zeros, or is looked at by others, is left as it is."""
     graph = fold_padding(exported(module))
     assert "Pad" in kinds(graph)
-    with torch.no_grad():
-        for ours, theirs in zip(run(graph), module(IMAGES), strict=True):
-            np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-5, atol=1e-6)
+    assert_same(graph, module)
 
 
 class Cropped(nn.Module):
@@ -116,9 +115,7 @@ def test_what_is_cut_off_is_not_made(module: nn.Module) -> None:
     graph = fold_crops(exported(module))
     assert "Slice" in kinds(exported(module))
     assert kinds(graph) == ["ConvTranspose"]
-    onnx.checker.check_model(onnx.load_model_from_string(graph))
-    with torch.no_grad():
-        np.testing.assert_allclose(run(graph)[0], module(IMAGES)[0].numpy(), rtol=1e-5, atol=1e-6)
+    assert_same(graph, module)
 
 
 @pytest.mark.parametrize(
@@ -135,9 +132,7 @@ def test_other_cuts_stay(module: nn.Module) -> None:
     """Slices that are no border, or leave what is wanted elsewhere, are left as they are."""
     graph = fold_crops(exported(module))
     assert "Slice" in kinds(graph)
-    with torch.no_grad():
-        for ours, theirs in zip(run(graph), module(IMAGES), strict=True):
-            np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-5, atol=1e-6)
+    assert_same(graph, module)
 
 
 def test_what_lies_around_has_no_denormal_weights() -> None:
