@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial as bind
 from typing import TYPE_CHECKING
 
@@ -43,7 +43,7 @@ __all__ = ["Audit", "AuditOptions", "audit_images"]
 # Elsewhere only what is at least this odd where it lies is tried: nothing else can bear a wrong label.
 _TRIED_ELSEWHERE = 0.2
 # Counted up when the same images and options would be worked on otherwise than before.
-_PROCEDURE = 2
+_PROCEDURE = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +160,9 @@ def audit_images(
         msg = f"no image in {_named(sources)} can be used: {reasons}."
         raise DataError(msg)
     choice = choose(settings, looked)
+    if settings.model == "auto" and "forgive" in choice.spec.options:
+        # Models that learn from part of the normal images only, without the oddest, must not take the rest for worse.
+        settings = replace(settings, options={"forgive": 0.0} | settings.options)
     progress.say(f"{choice.spec.name}, {choice.reason}.")
     read = bind(_read, preparation=choice.preparation, settings=settings, progress=progress)
     collection = read(sources, exclude=exclude, measured=True)

@@ -2,8 +2,9 @@
 
 A mixture is the upper half of one picture above the lower half of another, the left beside the right, or the brighter
 of both at each pixel: made of normal parts, and hardly ever normal. Features that hold mixtures apart from held-out
-normal pictures were found to be those that tell other things apart, too: strokes want strong gradients to decide,
-cloth wants weak ones to count. (The same mixtures did not tell which score is best; they are not asked.)
+normal pictures were found to be those that tell other things apart, too: strokes want strong gradients to decide, and
+how wide and tall they are not to count; cloth wants weak gradients to count, and where it lies not to. (The same
+mixtures did not tell which score is best; they are not asked.)
 
 Source: patches of other pictures as stand-ins for anomalies after Li et al., "CutPaste: self-supervised learning for
 anomaly detection and localization" (2021).
@@ -17,43 +18,51 @@ import torch
 from torch import Tensor
 
 from oddment.models._base import Batch, sum_rows
+from oddment.models._deformations import forgiving
 
 if TYPE_CHECKING:
     from oddment.models._base import Passes
     from oddment.models._gradients import GradientFeatures
 
-__all__ = ["POWERS", "choose_power", "closeness", "principal", "squared_distances", "thinned"]
+__all__ = ["USUAL_POWER", "choose_power", "closeness", "principal", "squared_distances", "strokes", "thinned"]
 
-POWERS = (0.35, 0.5, 0.7)
-_USUAL_POWER = 0.5
+USUAL_POWER = 0.5
+_CLOTH, _STROKES = 0.35, 0.7
 _COMPONENTS = 128
 _K, _AROUND = 5, 10
 # Fewer held-out pictures, or fewer to compare with, say nothing about a difference of hundredths.
 _LEAST_HELD, _LEAST_KNOWN = 20, 100
 
 
-def choose_power(features: GradientFeatures, known: Batch, held: Batch, seed: int) -> float:
-    """Return the one of POWERS under which mixtures of held-out with known pictures stand out most.
+def choose_power(features: GradientFeatures, known: Batch, held: Batch, *, forgive: float, seed: int) -> float:
+    """Return the power of cloth or of strokes: the one under which mixtures of held-out with known pictures stand out.
 
     Args:
         features: of the pictures; its power is changed.
         known: normal pictures to compare with, some thousand.
         held: other normal pictures, some hundred.
+        forgive: how much of what framing changes is forgiven, see `_deformations`.
         seed: of the pairing.
     """
     if len(held.images) < _LEAST_HELD or len(known.images) < _LEAST_KNOWN:
-        return _USUAL_POWER
+        return USUAL_POWER
     mixed = _mix(held, known, seed)
-    told = []
-    for power in POWERS:
+    told = {}
+    for power in (_CLOTH, _STROKES):
         features.power.fill_(power)
         memory = features(known.images, known.mask)
         centre, basis = principal(memory, _COMPONENTS)
-        rows = (memory - centre) @ basis.T
-        usual = _distance((features(held.images, held.mask) - centre) @ basis.T, rows)
-        odd = [_distance((features(each.images, each.mask) - centre) @ basis.T, rows) for each in mixed]
-        told.append(sum(_ranked(usual, each) for each in odd))
-    return POWERS[told.index(max(told))]
+        share = float(strokes(features.power))
+        turn = basis.T @ forgiving(features, known, centre, basis, strokes=share, strength=forgive, seed=seed)
+        rows = (memory - centre) @ turn
+        usual, *odd = (_distance((features(each.images, each.mask) - centre) @ turn, rows) for each in (held, *mixed))
+        told[power] = sum(_ranked(usual, each) for each in odd)
+    return max(told, key=lambda power: told[power])
+
+
+def strokes(power: Tensor) -> Tensor:
+    """Return how much pictures are taken for strokes where gradients have this power: 0 for cloth, 1 for strokes."""
+    return ((power - _CLOTH) / (_STROKES - _CLOTH)).clamp(0, 1)
 
 
 def principal(features: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,9 @@ Three measures, each a logarithm, standardised on held-out normal pictures and a
   (a nine between a four and a seven) is not explained by a mixture of both;
 - unlikely: how unlikely the picture is under a mixture of Gaussians, see `_gaussians`.
 
+All three look at principal components, turned so that they forgive what framing changes (`_deformations`); what a
+picture has beside these counts where there is far too much of it (`_codes`).
+
 Source: k nearest after Ramaswamy, Rastogi and Shim, "Efficient algorithms for mining outliers from large data sets"
 (2000); local scales after Zelnik-Manor and Perona, "Self-tuning spectral clustering" (2004), section 2; reconstruction
 from neighbours after Roweis and Saul, "Nonlinear dimensionality reduction by locally linear embedding" (2000), and
@@ -22,22 +25,22 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name that everyone gives it
 from torch import Tensor
 
 from oddment.models import _gaussians
 from oddment.models._base import Batch, Leftover, Passes, sum_rows
 from oddment.models._baseline import check_options
-from oddment.models._codes import GradientCodes
+from oddment.models._codes import SAME, GradientCodes
 from oddment.models._gaussians import fit_gaussians, judge
 from oddment.models._gradients import GradientFeatures, fit_pixels
-from oddment.models._mixtures import POWERS, choose_power, closeness, principal, squared_distances, thinned
+from oddment.models._mixtures import USUAL_POWER, closeness, squared_distances, strokes, thinned
 from oddment.models._registry import ModelSpec, Shape, register
 
 __all__ = ["GradientMemory"]
 
 _WEIGHTS = (2.0, 1.0, 1.0)  # of nearest, planes and unlikely, each in its own standard deviations
-_MOST_SCALED = 0.5  # exponent of the local scale at the largest power of the gradients; 0 at the least
+_ALARM = 4.0  # weight of what lies too far beside all directions
+_MOST_SCALED = 0.5  # exponent of the local scale for strokes; 0 for cloth
 _SCALE_NEIGHBOURS = 10  # that say how crowded a normal picture lies
 _RIDGE = 0.1  # in squared lengths of features, whose whole length is 1
 # The system has 32 unknowns and a condition number of about ten: eight steps leave a ten-thousandth of the residual.
@@ -46,7 +49,6 @@ _PLANES = 4  # nearest pictures whose planes count, the last of them hardly
 _FADING = 3  # pictures beyond the k nearest whose crowding counts, less and less
 _TINY = 1e-9  # squared lengths below this are rounding
 _TIE = 1e-6  # differences of squared lengths below this are ties
-_SAME = 1e-5  # squared length below which two pictures are one, in half precision
 _HELD_OUT = 500  # pictures that the measures are standardised on
 _ROWS = 500  # pictures compared with the memory at once, while fitting
 _FITTED = 20_000  # pictures that directions are fitted to
@@ -63,6 +65,7 @@ class GradientMemory(GradientCodes):
         k: nearest pictures whose distance counts.
         neighbours: pictures that reconstruct another one.
         power: of the gradients, see `GradientFeatures`; 0 chooses it, see `_mixtures`.
+        forgive: how much of what framing changes is forgiven, see `_deformations`; 0 forgives nothing.
     """
 
     bank: Tensor
@@ -72,26 +75,28 @@ class GradientMemory(GradientCodes):
     spread: Tensor
 
     def __init__(
-        self, shape: Shape, *, references: int, n_components: int, k: int, neighbours: int, power: float
+        self, shape: Shape, *, references: int, n_components: int, k: int, neighbours: int, power: float, forgive: float
     ) -> None:
         super().__init__()
         check_options(references=(references, 2), n_components=(n_components, 1))
-        check_options(k=(k, 1), neighbours=(neighbours, 2), power=(power, 0.0))
-        self.shape, self.references = shape, references
+        check_options(k=(k, 1), neighbours=(neighbours, 2), power=(power, 0.0), forgive=(forgive, 0.0))
+        self.shape, self.references, self.forgive = shape, references, forgive
         self.k, self.neighbours, self.given_power = k, neighbours, power
         # Drawn from what fixes the start of every model, so that the memory follows the same seed.
         self.seed = int(torch.randint(2**31 - 1, ()))
-        self.gradients = GradientFeatures(shape, power or 0.5)
+        self.gradients = GradientFeatures(shape, power or USUAL_POWER)
         width = self.gradients.width
         start = {
             "centre": torch.zeros(1, width),
             "basis": torch.eye(width)[: min(n_components, width)],
+            "metric": torch.eye(min(n_components, width)),
             # Half precision: the file holds it twice, and the distances lose less than a thousandth.
             "bank": torch.zeros(1, min(n_components, width), dtype=torch.float16),
             "scale": torch.ones(1),
             "around": torch.zeros(1, 1, dtype=torch.int32),
             "usual": torch.zeros(3),
             "spread": torch.ones(3),
+            "beside": torch.tensor([0.0, 1.0]),
             "canvas": torch.full((1, shape.pixels), 0.5),
             "strokes": torch.zeros(shape.pixels, min(n_components, width)),
         }
@@ -106,18 +111,18 @@ class GradientMemory(GradientCodes):
         count = sum(len(batch.images) for batch in normal[0]())
         known = thinned(normal[0], count, _TRIED)
         held = thinned(normal[-1], sum(len(batch.images) for batch in normal[-1]()), _HELD_OUT)
-        if not self.given_power:
-            chosen = choose_power(self.gradients, known, held, self.seed) if len(normal) > 1 else 0.5
-            self.gradients.power.fill_(chosen)
+        self._set_power(known, held if len(normal) > 1 else None)
         features = self._gather(normal[0], count)
-        self.centre, self.basis = principal(features[:_FITTED], len(self.basis))
+        self._set_directions(features[:_FITTED], known)
         codes = self._code(features)
         self.canvas, self.strokes = fit_pixels(self._code(self._features(known)), known.images.flatten(1))
         self._remember(codes)
-        parts = torch.split(self._code(self._features(held)), 64)
+        unseen = self._features(held)
+        parts = torch.split(self._code(unseen), 64)
         measures = torch.cat([self._measure(part, alone=True)[0] for part in parts])
         self.usual = measures.mean(0)
         self.spread = measures.std(0, correction=0).clamp_min(0.05)
+        self._settle_beside(unseen, codes)
         if len(normal) > 1 and len(codes) < self.references:
             self._remember_more(normal[-1], codes)
 
@@ -126,7 +131,7 @@ class GradientMemory(GradientCodes):
         room = self.references - len(codes)
         more = torch.cat([self._code(self._features(batch)) for batch in pictures()])
         known = self.bank.float()
-        new = [squared_distances(part, known).amin(1) > _SAME for part in torch.split(more, _ROWS)]
+        new = [squared_distances(part, known).amin(1) > SAME for part in torch.split(more, _ROWS)]
         self._remember(torch.cat([codes, more[torch.cat(new)][:room]]))
 
     def _features(self, batch: Batch) -> Tensor:
@@ -182,7 +187,7 @@ class GradientMemory(GradientCodes):
         close, length = closeness(codes, rows), sum_rows(codes.square())
         if alone and len(rows) > 1:
             nearest = close.max(1, keepdim=True)
-            same = length - 2 * nearest.values < _SAME
+            same = length - 2 * nearest.values < SAME
             close = close.scatter(1, nearest.indices, torch.where(same, -torch.inf, nearest.values))
         found = close.topk(min(self.k + _FADING + 1, len(rows) - (alone and len(rows) > 1)), dim=1)
         squared = (length - 2 * found.values).clamp_min(0)
@@ -191,9 +196,7 @@ class GradientMemory(GradientCodes):
         crowded = sum_rows(_fading(squared, self.k + _FADING) * self.scale[index].log())[:, 0]
         planes, rebuilt = _left_over(codes[:, None].expand(-1, few.shape[1], -1), rows[self.around[few].long()])
         share = _fading(squared, _PLANES)
-        least, *_, largest = POWERS
-        sharper = ((self.gradients.power - least) / (largest - least)).clamp(0, 1) * _MOST_SCALED
-        scaled = (near + _TINY).log() - sharper * crowded
+        scaled = (near + _TINY).log() - strokes(self.gradients.power) * _MOST_SCALED * crowded
         left = sum_rows(share * planes)[:, 0]
         measures = [scaled, (left + _TINY).log(), (judge(codes, self.gaussians)[0] + 1).log()]
         return torch.stack(measures, 1), (share[:, :, None] * rebuilt).sum(1)
@@ -201,16 +204,18 @@ class GradientMemory(GradientCodes):
     def leftover(self, batch: Batch) -> Leftover:
         """Return map, reconstruction and latent.
 
-        The score is a weighted geometric mean of the measures, about 1 for a usual normal picture. The map
-        shows where the picture differs from what its neighbours make of it, and its mean is the score.
+        The score is a weighted geometric mean of the measures, about 1 for a usual normal picture, and more where the
+        picture is of another world. The map shows where the picture differs from what its neighbours make of it, and
+        its mean is the score.
         """
         features = self._features(batch)
         code = self._code(features)
         measures, rebuilt = self._measure(code)
         weight = torch.tensor(_WEIGHTS, device=code.device) / self.spread
-        score = (sum_rows((measures - self.usual) * weight)[:, 0] / weight.sum()).exp()
-        left = features - self.centre - F.linear(rebuilt, self.basis.T)
-        anomaly_map = self.gradients.spread(self.gradients.errors(left), score, batch.mask)
+        said = sum_rows((measures - self.usual) * weight)[:, 0] + _ALARM * self._too_far_beside(features)
+        score = (said / weight.sum()).exp()
+        cells = self.gradients.errors(self._unmade(features, rebuilt))
+        anomaly_map = self.gradients.spread(cells, score, batch.mask)
         return Leftover(anomaly_map, self.decode(rebuilt), code)
 
 
@@ -271,7 +276,7 @@ register(
         build=GradientMemory,
         trains=False,
         side=64,
-        options={"references": 40_000, "n_components": 128, "k": 5, "neighbours": 32, "power": 0.0},
+        options={"references": 40_000, "n_components": 128, "k": 5, "neighbours": 32, "power": 0.0, "forgive": 8.0},
         draws=False,
         scoring_batch=64,
     )

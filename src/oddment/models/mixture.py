@@ -8,7 +8,6 @@ what its own cluster makes of it. See `_gaussians`, which has the sources.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name that everyone gives it
 from torch import Tensor
 
 from oddment.models import _gaussians
@@ -17,7 +16,7 @@ from oddment.models._baseline import check_options
 from oddment.models._codes import GradientCodes
 from oddment.models._gaussians import fit_gaussians, judge, usual_form
 from oddment.models._gradients import GradientFeatures, fit_pixels
-from oddment.models._mixtures import choose_power, principal, thinned
+from oddment.models._mixtures import USUAL_POWER, thinned
 from oddment.models._registry import ModelSpec, Shape, register
 
 __all__ = ["GradientMixture"]
@@ -34,23 +33,26 @@ class GradientMixture(GradientCodes):
         shape: channels, height and width of the images.
         n_components: principal components.
         power: of the gradients, see `GradientFeatures`; 0 chooses it, see `_mixtures`.
+        forgive: how much of what framing changes is forgiven, see `_deformations`; 0 forgives nothing.
     """
 
     usual: Tensor
 
-    def __init__(self, shape: Shape, *, n_components: int, power: float) -> None:
+    def __init__(self, shape: Shape, *, n_components: int, power: float, forgive: float) -> None:
         super().__init__()
-        check_options(n_components=(n_components, 1), power=(power, 0.0))
-        self.shape, self.given_power = shape, power
+        check_options(n_components=(n_components, 1), power=(power, 0.0), forgive=(forgive, 0.0))
+        self.shape, self.given_power, self.forgive = shape, power, forgive
         # Drawn from what fixes the start of every model, so that the clusters follow the same seed.
         self.seed = int(torch.randint(2**31 - 1, ()))
-        self.gradients = GradientFeatures(shape, power or 0.5)
+        self.gradients = GradientFeatures(shape, power or USUAL_POWER)
         width = self.gradients.width
         self.components = min(n_components, width)
         start = {
             "centre": torch.zeros(1, width),
             "basis": torch.eye(width)[: self.components],
+            "metric": torch.eye(self.components),
             "usual": torch.ones(1),
+            "beside": torch.tensor([0.0, 1.0]),
             "canvas": torch.full((1, shape.pixels), 0.5),
             "strokes": torch.zeros(shape.pixels, self.components),
         }
@@ -66,31 +68,31 @@ class GradientMixture(GradientCodes):
         count = sum(len(batch.images) for batch in normal[0]())
         known = thinned(normal[0], count, _TRIED)
         held = thinned(normal[-1], sum(len(batch.images) for batch in normal[-1]()), _HELD_OUT)
-        if not self.given_power:
-            chosen = choose_power(self.gradients, known, held, self.seed) if len(normal) > 1 else 0.5
-            self.gradients.power.fill_(chosen)
+        self._set_power(known, held if len(normal) > 1 else None)
         some = thinned(normal[0], count, _FITTED)
-        self.centre, self.basis = principal(self.gradients(some.images, some.mask), self.components)
+        self._set_directions(self.gradients(some.images, some.mask), known)
         codes = self._codes(normal[0])
         for name, tensor in fit_gaussians(codes, self.seed)._asdict().items():
             setattr(self, name, tensor)
         seen = self._code(self.gradients(known.images, known.mask))
         self.canvas, self.strokes = fit_pixels(seen, known.images.flatten(1))
-        unseen = self._code(self.gradients(held.images, held.mask))
-        self.usual = judge(unseen, self.gaussians)[0].median()[None].clamp_min(1.0)
+        unseen = self.gradients(held.images, held.mask)
+        self.usual = judge(self._code(unseen), self.gaussians)[0].median()[None].clamp_min(1.0)
+        self._settle_beside(unseen, codes)
 
     def leftover(self, batch: Batch) -> Leftover:
         """Return map, reconstruction and latent.
 
-        The score is how unlikely the picture is, 1 for a usual normal one. The map shows where it differs from the
-        usual form that its cluster gives it, and its mean is the score.
+        The score is how unlikely the picture is, 1 for a usual normal one, and more where it is of another world. The
+        map shows where it differs from the usual form that its cluster gives it, and its mean is the score.
         """
         features = self.gradients(batch.images, batch.mask)
         code = self._code(features)
         unlikely, cluster = judge(code, self.gaussians)
         made = usual_form(code, cluster, self.gaussians)
-        cells = self.gradients.errors(features - self.centre - F.linear(made, self.basis.T))
-        anomaly_map = self.gradients.spread(cells, unlikely / self.usual, batch.mask)
+        cells = self.gradients.errors(self._unmade(features, made))
+        score = unlikely / self.usual * (1 + self._too_far_beside(features))
+        anomaly_map = self.gradients.spread(cells, score, batch.mask)
         return Leftover(anomaly_map, self.decode(made), code)
 
 
@@ -101,7 +103,7 @@ register(
         build=GradientMixture,
         trains=False,
         side=64,
-        options={"n_components": 128, "power": 0.0},
+        options={"n_components": 128, "power": 0.0, "forgive": 8.0},
         scoring_batch=64,
         draws=False,
     )

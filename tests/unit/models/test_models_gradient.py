@@ -124,7 +124,8 @@ def test_usual_pictures_score_about_one(digits: Any) -> None:
 def test_held_out_pictures_standardise_before_they_are_remembered(digits: Any) -> None:
     """Those of the last pass join the memory, each picture once, and never count as their own neighbours."""
     normal, _ = digits
-    apart, both = settled(normal[:200], normal[200:250]), settled(normal[:200], normal[:50])
+    known, power = normal[:200], {"power": 0.5}
+    apart, both = (settled(known, held, options=power) for held in (normal[200:250], normal[:50]))
     assert len(apart.bank) == 250
     assert len(both.bank) == 200
     assert len(settled(normal[:200], normal[200:250], options={"references": 120}).bank) == 120
