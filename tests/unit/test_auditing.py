@@ -285,6 +285,14 @@ class TestAudit:
             done = audit_images([folder], Settings(model=asked, device="cpu"), AuditOptions(trim=trim))
             assert done.judged[0].crossed.looks is None
 
+    def test_nothing_is_forgiven_unless_it_is_asked_for(self, folder: Path) -> None:
+        """What trains is a choice of usual images: how those are framed says too little about the rest."""
+        given: tuple[dict[str, float], ...] = ({}, {"forgive": 0.0}, {"forgive": 8.0})
+        asked = [Settings(model="gradient-memory", options=options, device="cpu") for options in given]
+        plain, none, some = (audit_images([folder], settings, AuditOptions()).scores for settings in asked)
+        assert (plain == none).all()
+        assert np.abs(plain - some).max() > 0.1
+
     def test_exposure_counts_no_more_where_it_is_standardised(self, tmp_path: Path) -> None:
         """Pictures that were dimmed by chance keep their order with the setting, and lose it without."""
         rng = np.random.default_rng(0)

@@ -160,8 +160,8 @@ def audit_images(
         msg = f"no image in {_named(sources)} can be used: {reasons}."
         raise DataError(msg)
     choice = choose(settings, looked)
-    if settings.model == "auto" and "forgive" in choice.spec.options:
-        # Models that learn from part of the normal images only, without the oddest, must not take the rest for worse.
+    if "forgive" in choice.spec.options:
+        # What trains is without the oddest: forgiving would make rare normal images look worse than they are.
         settings = replace(settings, options={"forgive": 0.0} | settings.options)
     progress.say(f"{choice.spec.name}, {choice.reason}.")
     read = bind(_read, preparation=choice.preparation, settings=settings, progress=progress)

@@ -28,6 +28,7 @@ __all__ = ["USUAL_POWER", "choose_power", "closeness", "principal", "squared_dis
 
 USUAL_POWER = 0.5
 _CLOTH, _STROKES = 0.35, 0.7
+_POWERS = (_CLOTH, USUAL_POWER, _STROKES)
 _COMPONENTS = 128
 _K, _AROUND = 5, 10
 # Fewer held-out pictures, or fewer to compare with, say nothing about a difference of hundredths.
@@ -35,7 +36,7 @@ _LEAST_HELD, _LEAST_KNOWN = 20, 100
 
 
 def choose_power(features: GradientFeatures, known: Batch, held: Batch, *, forgive: float, seed: int) -> float:
-    """Return the power of cloth or of strokes: the one under which mixtures of held-out with known pictures stand out.
+    """Return the power under which mixtures of held-out with known pictures stand out most.
 
     Args:
         features: of the pictures; its power is changed.
@@ -48,7 +49,7 @@ def choose_power(features: GradientFeatures, known: Batch, held: Batch, *, forgi
         return USUAL_POWER
     mixed = _mix(held, known, seed)
     told = {}
-    for power in (_CLOTH, _STROKES):
+    for power in _POWERS:
         features.power.fill_(power)
         memory = features(known.images, known.mask)
         centre, basis = principal(memory, _COMPONENTS)
