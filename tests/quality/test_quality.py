@@ -44,9 +44,10 @@ def found(normal: Any, trial: Any, odd: NDArray[np.bool_], **options: Any) -> fl
 @pytest.mark.parametrize(
     ("name", "normal", "seen", "options"),
     [
-        ("mnist", 3, 0.9855, {"model": "gradient-memory"}),
-        ("mnist", 3, 0.9860, {"model": "gradient-mixture"}),
-        ("fashion-mnist", 6, 0.8800, {"model": "gradient-memory"}),
+        ("mnist", 3, 0.9955, {"model": "gradient-memory"}),
+        ("mnist", 3, 0.9936, {"model": "gradient-mixture"}),
+        ("fashion-mnist", 6, 0.8746, {"model": "gradient-memory"}),
+        ("fashion-mnist", 8, 0.9618, {"model": "gradient-memory"}),
     ],
 )
 def test_one_class(name: str, normal: int, seen: float, options: dict[str, Any]) -> None:
@@ -62,7 +63,7 @@ def test_a_digit_left_out() -> None:
     images, labels = arrays("mnist", "train")
     trial, truth = arrays("mnist", "test")
     value = found(images[labels != 9][:6000], trial[:2000], truth[:2000] == 9, model="gradient-memory")
-    assert value >= 0.7819 - SLACK
+    assert value >= 0.8577 - SLACK
 
 
 def test_another_score_of_a_trained_network() -> None:
