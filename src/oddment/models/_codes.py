@@ -26,7 +26,8 @@ __all__ = ["SAME", "GradientCodes"]
 SAME = 1e-5  # squared length below which two pictures are one, in half precision
 _BEYOND = 4.0  # standard deviations of what lies beside all directions that are nothing to speak of
 _LITTLE = 0.001  # squared length beside the directions below which differences say nothing
-_LEAST_SPREAD, _UNKNOWN = 0.05, 1e9
+_LEAST_SPREAD = 0.05  # of the logarithm of that length
+_UNKNOWN = 1e9  # a spread of which nothing is far
 
 
 class GradientCodes(AnyLength, Autoencoder):
@@ -80,8 +81,10 @@ class GradientCodes(AnyLength, Autoencoder):
     def _set_power(self, known: Batch, held: Batch | None) -> None:
         """Take the power that was asked for, or choose it; the usual one where nothing is held out."""
         if not self.given_power:
-            found = held and choose_power(self.gradients, known, held, forgive=self.forgive, seed=self.seed)
-            self.gradients.power.fill_(found or USUAL_POWER)
+            power = USUAL_POWER
+            if held is not None:
+                power = choose_power(self.gradients, known, held, forgive=self.forgive, seed=self.seed)
+            self.gradients.power.fill_(power)
 
     def _set_directions(self, features: Tensor, pictures: Batch) -> None:
         """Find directions of features (n, W), and by other pictures how much each of them is to count."""
@@ -123,10 +126,10 @@ class GradientCodes(AnyLength, Autoencoder):
     def _too_far_beside(self, features: Tensor) -> Tensor:
         """Return by how many standard deviations too much of features (N, W) lies beside all the directions, (N,).
 
-        All measures look at the directions alone, which forgive what framing changes, and then more is forgiven to
-        pictures of another world than they should be. What a picture has beside them
-        says little where kinds are alike, and nearly everything where it is of another world; so it counts where there
-        is much more of it than in normal pictures, and not before.
+        All measures look at the directions alone, which forgive what framing changes, and forgive more than they should
+        in pictures of another world. What a picture has beside them says little where kinds are alike, and nearly
+        everything where it is of another world; so it counts where there is much more of it than in normal pictures,
+        and not before.
         """
         found = (self._outside(features) + _LITTLE).log()
         return ((found - self.beside[0]) / self.beside[1] - _BEYOND).relu()

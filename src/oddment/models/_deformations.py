@@ -62,20 +62,16 @@ def forgiving(
         return torch.eye(len(directions))
     step = -(-len(pictures.images) // _DEFORMED)
     some = Batch(pictures.images[::step], pictures.mask[::step])
-    codes = _codes(features, some, directions) - F.linear(centre, directions)
+    still = _codes(features, some, directions)
     chance = torch.Generator().manual_seed(seed)
     moved = torch.zeros(len(directions), len(directions))
     for share, shift, stretch in ((1 - strokes, _SHIFTED, 0.0), (strokes, 0.0, _STRETCHED)):
         if share:
-            by = [
-                _codes(features, _deformed(some, shift, stretch, chance), directions)
-                - F.linear(centre, directions)
-                - codes
-                for _ in range(_TIMES)
-            ]
+            by = [_codes(features, _deformed(some, shift, stretch, chance), directions) - still for _ in range(_TIMES)]
             moved += share * _covariance(torch.cat(by))
     values, axes = torch.linalg.eigh(moved.double() * strength)
     metric: Tensor = ((axes / (1 + values.clamp_min(0)).sqrt()) @ axes.T).float()
+    codes = still - F.linear(centre, directions)
     before, after = codes.square().sum(), (codes @ metric).square().sum()
     return metric * (before / after).sqrt() if after > 0 else metric
 

@@ -132,6 +132,26 @@ def test_held_out_pictures_standardise_before_they_are_remembered(digits: Any) -
     torch.testing.assert_close(both.usual[0], apart.usual[0], atol=0.3, rtol=0)
 
 
+def test_a_picture_of_another_world_raises_an_alarm(digits: Any) -> None:
+    """Noise has more beside the directions than any digit; what is unseen or not forgiven tells nothing about that."""
+    normal, _ = digits
+    noise = np.random.default_rng(0).random((20, 1, 28, 28)).astype(np.float32)
+
+    def alarm(model: Any, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        with torch.no_grad():
+            found: NDArray[np.float32] = model._too_far_beside(model._features(whole(images))).numpy()
+        return found
+
+    model = settled(normal[:200], normal[200:250])
+    assert (alarm(model, noise) > 1).all()
+    assert np.mean(alarm(model, normal[250:]) > 0) < 0.05
+    quiet = settled(normal[:200], normal[200:250])
+    quiet.beside[1] = 1e9
+    assert (scores(model, noise) > 2 * scores(quiet, noise)).all()
+    for unknown in (settled(normal[:200]), settled(normal[:200], normal[200:250], options={"forgive": 0.0})):
+        assert not alarm(unknown, noise).any()
+
+
 def test_no_measure_jumps(digits: Any) -> None:
     """Between two pictures, where one reference after the other becomes the nearer, all measures move without a step.
 
