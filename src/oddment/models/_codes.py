@@ -28,6 +28,8 @@ _BEYOND = 4.0  # standard deviations of what lies beside all directions that are
 _LITTLE = 0.001  # squared length beside the directions below which differences say nothing
 _LEAST_SPREAD = 0.05  # of the logarithm of that length
 _UNKNOWN = 1e9  # a spread of which nothing is far
+_PLACE = "small shifts of the whole picture"
+_SIZE = "small differences in width and height"
 
 
 class GradientCodes(AnyLength, Autoencoder):
@@ -89,15 +91,23 @@ class GradientCodes(AnyLength, Autoencoder):
     def _set_directions(self, features: Tensor, pictures: Batch) -> None:
         """Find directions of features (n, W), and by other pictures how much each of them is to count."""
         self.centre, self.basis = principal(features, len(self.basis))
+        share = float(strokes(self.gradients.power))
         self.metric = forgiving(
             self.gradients,
             pictures,
             self.centre,
             self.basis,
-            strokes=float(strokes(self.gradients.power)),
+            strokes=share,
             strength=self.forgive,
             seed=self.seed,
         )
+        if self.forgive:
+            # Whoever looks for things that lie wrong, or are too large, must know.
+            what = [_PLACE] * (share < 1) + [_SIZE] * (share > 0)
+            self.notes = (
+                *self.notes,
+                f"It makes little of {' and of '.join(what)}; forgive=0 makes them count in full.",
+            )
 
     def _code(self, features: Tensor) -> Tensor:
         return F.linear(F.linear(features - self.centre, self.basis), self.metric)

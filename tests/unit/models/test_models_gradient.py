@@ -152,6 +152,21 @@ def test_a_picture_of_another_world_raises_an_alarm(digits: Any) -> None:
         assert not alarm(unknown, noise).any()
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"power": 0.35}, ["shifts"]),
+        ({"power": 0.5}, ["shifts", "width"]),
+        ({"power": 0.7}, ["width"]),
+        ({"power": 0.7, "forgive": 0.0}, []),
+    ],
+)
+def test_what_is_forgiven_is_said(options: dict[str, float], said: list[str], digits: Any) -> None:
+    """Whoever looks for things that lie wrong, or have the wrong size, reads it where the model is made."""
+    notes = " ".join(settled(digits[0][:60], options=options).notes)
+    assert [word for word in ("shifts", "width") if word in notes] == said
+
+
 def test_no_measure_jumps(digits: Any) -> None:
     """Between two pictures, where one reference after the other becomes the nearer, all measures move without a step.
 
