@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent.parent / "docs" / "images"
 DIGITS = ("conv-small", "dense", "variational", "gradient-memory", "gradient-autoencoder", "gradient-mixture", "pca")
-CLOTH = ("conv-large", "feature-autoencoder", "feature-memory")
+CLOTH = ("conv-large", "feature-autoencoder", "feature-memory", "photograph-memory")
 SIDE = 128
 
 

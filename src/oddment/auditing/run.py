@@ -43,7 +43,7 @@ __all__ = ["Audit", "AuditOptions", "audit_images"]
 # Elsewhere only what is at least this odd where it lies is tried: nothing else can bear a wrong label.
 _TRIED_ELSEWHERE = 0.2
 # Counted up when the same images and options would be worked on otherwise than before.
-_PROCEDURE = 3
+_PROCEDURE = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

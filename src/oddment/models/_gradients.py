@@ -24,12 +24,12 @@ from oddment.models._base import sum_rows
 if TYPE_CHECKING:
     from oddment.models._registry import Shape
 
-__all__ = ["GradientFeatures", "fit_pixels"]
+__all__ = ["LARGEST_CELL", "GradientFeatures", "fit_pixels"]
 
 # A cell is two pixels in a picture of 28, and pictures have at least that many cells along the longer side.
 _CELLS = 14
-# Pixels along a cell's side in larger pictures.
-_LARGEST_CELL = 4.0
+LARGEST_CELL = 4.0
+"""Pixels along a cell's side in larger pictures."""
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as in `images.prepare`
 # Added before the power, whose slope at 0 would magnify the noise of flat places.
 _FLOOR = 1e-6
@@ -46,6 +46,7 @@ class GradientFeatures(nn.Module):
     Args:
         shape: channels, height and width of the images.
         power: of the mean gradient of a cell.
+        largest_cell: pixels along a cell's side in pictures that are not small.
 
     Attributes:
         maps: features a cell.
@@ -58,11 +59,11 @@ class GradientFeatures(nn.Module):
     opponents: Tensor
     power: Tensor
 
-    def __init__(self, shape: Shape, power: float = 0.5) -> None:
+    def __init__(self, shape: Shape, power: float = 0.5, *, largest_cell: float = LARGEST_CELL) -> None:
         super().__init__()
         self.register_buffer("power", torch.tensor(power))
         longest = max(shape.height, shape.width)
-        cell = longest / min(longest, max(_CELLS, round(longest / _LARGEST_CELL)))
+        cell = longest / min(longest, max(_CELLS, round(longest / largest_cell)))
         rows, columns = (max(1, round(side / cell)) for side in (shape.height, shape.width))
         self.grid = (rows, columns)
         self.maps = 4 * shape.channels

@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from oddment.models._base import Passes
     from oddment.models._patches import PatchMemory, WindowGaussian
     from oddment.models._registry import Shape
+    from oddment.models._whole import WholePicture
 
-    Expert = PatchMemory | WindowGaussian
+    Expert = PatchMemory | WindowGaussian | WholePicture
 
 __all__ = ["Described", "MemoryAutoencoder"]
 
@@ -98,7 +99,7 @@ class MemoryAutoencoder(Autoencoder):
         self.drawn_size = frame_size(shape.height, shape.width, _DRAWN_SIDE, 8)
         self.register_buffer("scales", torch.tensor([[0.0, 1.0]]).repeat(len(self.experts), 1))
         self.register_buffer("map_scales", torch.tensor([[0.0, 1.0]]).repeat(len(self.experts), 1))
-        self.register_buffer("keys", torch.zeros(1, len(experts[0][0].centre)))
+        self.register_buffer("keys", torch.zeros(1, len(experts[0][0].centre)))  # type: ignore[arg-type]  # the first is none of whole pictures
         self.register_buffer("shown", torch.full((1, shape.channels, *self.drawn_size), 0.5))
 
     def describe(self, images: Tensor, where: Rectangle, lit: Light) -> tuple[Tensor, ...]:
@@ -234,13 +235,16 @@ class MemoryAutoencoder(Autoencoder):
         features = batch.inputs[1:] or self.describe(batch.images, where, lit)
         height, width = self.shape.height, self.shape.width
         total, score = torch.zeros(()), torch.zeros(())
-        size = [max(int(found.shape[dim]) for found in features) for dim in (2, 3)]
+        shown = [features[index] for expert, index in zip(self.experts, self.looks_at, strict=True) if expert.shows]
+        size = [max(int(found.shape[dim]) for found in shown) for dim in (2, 3)]
         for number, (expert, index) in enumerate(zip(self.experts, self.looks_at, strict=True)):
             found = expert(features[index])
             scale, map_scale = self.scales[number], self.map_scales[number]
             if expert.weight:
                 said = ((expert.pool(found) + _TINY).log() - scale[0]) / scale[1]  # type: ignore[operator]
                 score = score + expert.weight * said
+            if not expert.shows:
+                continue
             odd = ((found + _TINY).log() - map_scale[0]) / map_scale[1]
             total = total + F.interpolate(odd[:, None], size=size, mode="bilinear", align_corners=False)
         # An object that is unfamiliar all over must not hide where it is oddest.

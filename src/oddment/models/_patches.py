@@ -5,10 +5,11 @@ blind to much that the other sees.
 
 Source: the memory after Roth et al., "Towards Total Recall in Industrial Anomaly Detection" (2022); the reconstruction
 from neighbours with the weights of Roweis and Saul, "Nonlinear Dimensionality Reduction by Locally Linear Embedding"
-(2000); the Gaussian after Rippel, Mertens and Merhof, "Modeling the Distribution of Normal Data in Pre-Trained Deep
-Features" (2021), its covariance after Ledoit and Wolf (2004).
-Differs in features of unit length with half of their picture's mean taken off, in a residual instead of a distance, in
-mean and deviation over windows instead of the picture's mean, and in leaving out the directions that vary most.
+(2000); what tells whole pictures apart counting less after Hatch, Kajarekar and Stolcke, "Within-class covariance
+normalization for SVM-based speaker recognition" (2006); the Gaussian after Rippel, Mertens and Merhof, "Modeling the
+Distribution of Normal Data in Pre-Trained Deep Features" (2021), its covariance after Ledoit and Wolf (2004).
+Differs in a residual instead of a distance, in neighbours that count less the nearer the next one is, in mean and
+deviation over windows instead of the picture's mean, and in leaving out the directions that vary most.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
 __all__ = ["PatchMemory", "WindowGaussian", "reconstruct"]
 
 _RIDGE = 0.1  # of the local reconstruction, relative to the mean squared distance of the neighbours
-_OWN = 0.5  # share of a picture's own mean feature that is taken off: what all of it has in common says less
+# Variance that is forgiven, in variances between whole pictures: how one normal object differs from the next says less.
+_FORGIVEN = 40.0
+_DIRECTIONS = 128  # that features are kept in at most
 _TOP = 0.15  # of the cells whose mean is the picture's score
 _LEAST_SPREAD = 1e-3
 _LEAST_VARIANCE = 0.01  # within a window, of features whose variance over all pictures is 1
@@ -54,7 +57,12 @@ class _Known(nn.Module):
     Args:
         width: channels of the features.
         weight: what the expert counts in a picture's score; 0 for one that is asked for its map alone.
+
+    Attributes:
+        shows: whether its map counts in the picture's.
     """
+
+    shows = True
 
     centre: Tensor
     spread: Tensor
@@ -90,43 +98,64 @@ class PatchMemory(_Known):
 
     bank: Tensor
     offset: Tensor
+    metric: Tensor
+    directions: Tensor
 
     def __init__(self, width: int, size: int, neighbours: int, weight: float = 1.0) -> None:
         super().__init__(width, weight)
         self.size, self.neighbours = size, neighbours
-        self._remember(torch.zeros(1, width))
+        self.register_buffer("metric", torch.eye(width))
+        self.register_buffer("directions", torch.eye(width)[:, :_DIRECTIONS].contiguous())
+        self._remember(torch.zeros(1, min(width, _DIRECTIONS)))
 
     def _remember(self, bank: Tensor) -> None:
-        self.register_buffer("bank", bank)
-        self.register_buffer("offset", (-bank.double().square().sum(1) / 2).float())
+        # Half precision: the file holds it twice.
+        self.register_buffer("bank", bank.half())
+        self.register_buffer("offset", (-self.bank.double().square().sum(1) / 2).float())
 
     def fit(self, features: Tensor, generator: torch.Generator) -> None:
         """Keep a random sample of features (n, D, h, w), as many of each picture."""
         super().fit(features, generator)
+        parts = torch.split(features, _AT_ONCE)
         cells = features.shape[2] * features.shape[3]
+        means = [self._units(part.float()).view(len(part), cells, -1).mean(1).double() for part in parts]
+        self.metric = _forgiving(torch.cat(means)).float()
+        moments = torch.zeros_like(self.metric, dtype=torch.float64)
+        for part in parts:
+            rows = self._turned(part.float()).double()
+            moments += rows.T @ rows
+        self.directions = torch.linalg.eigh(moments)[1][:, -_DIRECTIONS:].float().contiguous()
         each = min(cells, -(-self.size // len(features)))
         kept = []
-        for part in torch.split(features, _AT_ONCE):
+        for part in parts:
             rows = self._rows(part.float()).view(len(part), cells, -1)
             kept += [row[torch.randperm(cells, generator=generator)[:each]] for row in rows]
         bank = torch.cat(kept)
         self._remember(bank[torch.randperm(len(bank), generator=generator)[: self.size]].contiguous())
 
-    def _rows(self, features: Tensor) -> Tensor:
-        """Return (N·h·w, D): features without half of their picture's mean, of unit length times √D."""
-        values = self.normalise(features)
-        values = values - _OWN * values.mean((2, 3), keepdim=True)
-        rows = values.permute(0, 2, 3, 1).reshape(-1, len(self.centre))
+    def _units(self, features: Tensor) -> Tensor:
+        """Return (N·h·w, D): features of unit length times √D."""
+        rows = self.normalise(features).permute(0, 2, 3, 1).reshape(-1, len(self.centre))
         unit: Tensor = F.normalize(rows, dim=1)
         return unit * math.sqrt(len(self.centre))
 
+    def _turned(self, features: Tensor) -> Tensor:
+        """Return (N·h·w, D): the same in the metric that forgives, of the same length again."""
+        unit: Tensor = F.normalize(self._units(features) @ self.metric, dim=1)
+        return unit * math.sqrt(len(self.centre))
+
+    def _rows(self, features: Tensor) -> Tensor:
+        """Return (N·h·w, K): the same in the directions that are kept."""
+        return self._turned(features) @ self.directions
+
     def forward(self, features: Tensor) -> Tensor:
         """Return the mean squared residual (N, h, w) of features (N, D, h, w)."""
-        rows = self._rows(features)
+        rows, bank = self._rows(features), self.bank.float()
         # x·r - |r|²/2: the larger, the nearer. One product with the bank as it lies, so that the graph holds it once.
-        nearest = F.linear(rows, self.bank, self.offset).topk(min(self.neighbours, len(self.bank)), dim=1).indices
-        left = reconstruct(self.bank[nearest] - rows[:, None])
-        return left.square().mean(1).view(-1, int(features.shape[2]), int(features.shape[3]))
+        nearest = F.linear(rows, bank, self.offset).topk(min(self.neighbours + 1, len(bank)), dim=1)
+        shares = _shares(nearest.values, self.neighbours)
+        left = reconstruct(bank[nearest.indices[:, : self.neighbours]] - rows[:, None], shares)
+        return left.square().sum(1).view(-1, int(features.shape[2]), int(features.shape[3])) / len(self.centre)
 
     def pool(self, anomaly_map: Tensor) -> Tensor:
         """Return the mean of the largest cells (N,) of a map (N, h, w)."""
@@ -134,17 +163,50 @@ class PatchMemory(_Known):
         return flat.topk(max(1, round(_TOP * int(flat.shape[1]))), dim=1).values.mean(1)
 
 
-def reconstruct(differences: Tensor) -> Tensor:
+def _forgiving(means: Tensor) -> Tensor:
+    """Return the matrix (D, D) that features are multiplied by: directions count less in which pictures differ.
+
+    It is the inverse square root of the identity and so many times the covariance of means (n, D) of normal pictures.
+    What tells one normal object from the next, or one lamp, says little about the object that comes next.
+    """
+    means = means - means.mean(0)
+    covariance = means.T @ means / len(means)
+    values, directions = torch.linalg.eigh(_FORGIVEN * covariance + torch.eye(len(covariance), dtype=means.dtype))
+    forgiving: Tensor = (directions * values.clamp_min(1).rsqrt()) @ directions.T
+    return forgiving
+
+
+def _shares(closeness: Tensor, count: int) -> Tensor:
+    """Return (Q, k), from 0 to 1: how much nearer than the one beyond them each of the nearest is, beside the first.
+
+    Which of two that are almost as near counts as nearer makes no difference then: processors round differently.
+
+    Args:
+        closeness: (Q, M) of the nearest, descending.
+        count: how many have a share; all that there are, a whole one, where there is none beyond.
+    """
+    if closeness.shape[1] <= count:
+        return torch.ones_like(closeness)
+    nearer = closeness[:, :count] - closeness[:, count:]
+    return (nearer / (nearer[:, :1] + _TINY)).clamp_min(_TINY)
+
+
+def reconstruct(differences: Tensor, shares: Tensor) -> Tensor:
     """Return (Q, D): the affine combination of neighbours nearest to the origin, given differences (Q, k, D) to them.
 
-    The weights solve (G + ridge) w ∝ 1 and sum to 1, G the neighbours' inner products; by elimination, written out,
-    since the matrix is small and positive definite and the graph has no solver.
+    The weights solve (G + ridge / shares) w ∝ 1 and sum to 1, G the neighbours' inner products; by elimination, written
+    out, since the matrix is small and positive definite and the graph has no solver.
+
+    Args:
+        differences: (Q, k, D).
+        shares: (Q, k) above 0: a neighbour with a small one hardly takes part.
     """
     count = int(differences.shape[1])
     gram = differences @ differences.transpose(1, 2)  # (Q, k, k)
     identity = torch.eye(count, device=differences.device)
     mean = (gram * identity).sum((1, 2), keepdim=True) / count
-    table = torch.cat([gram + identity * (_RIDGE * mean + 1e-6), torch.ones_like(gram[:, :, :1])], 2)  # (Q, k, k + 1)
+    ridge = identity * (_RIDGE * mean / shares[:, None] + 1e-6)
+    table = torch.cat([gram + ridge, torch.ones_like(gram[:, :, :1])], 2)  # (Q, k, k + 1)
     for pivot in range(count):
         row = table[:, pivot : pivot + 1] / table[:, pivot : pivot + 1, pivot : pivot + 1]
         table = table - (table[:, :, pivot : pivot + 1] - identity[:, pivot : pivot + 1]) * row

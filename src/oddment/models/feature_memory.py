@@ -1,7 +1,8 @@
 """A memory of normal photographs in the features of a network that others trained; the best that is here for them.
 
 The network is frozen and lies in the graph (see `_backbones`); what is fitted, in one pass, are the experts of
-`_patches` on its features at two sizes, weighed against each other by `_memory`.
+`_patches` on its features at two sizes and the one of `_whole` on a small drawing, weighed against each other by
+`_memory`.
 """
 
 from __future__ import annotations
@@ -14,18 +15,23 @@ from oddment.models._frames import frame_size, local_contrast, to_frame, without
 from oddment.models._memory import MemoryAutoencoder
 from oddment.models._patches import PatchMemory, WindowGaussian
 from oddment.models._registry import ModelSpec, Shape, register
+from oddment.models._whole import WholePicture, drawing
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from oddment.models._frames import Light, Rectangle
+    from oddment.models._memory import Expert
 
 __all__ = ["FeatureMemory"]
 
 _MARGIN = 32  # pixels of reflection around a frame, whose features are cut off: a border is no defect
 _SIDES = (256, 384)
 _REACH = 1 / 16  # of a frame's shorter side: how far what lies around a pixel reaches
-_MEMORY_WEIGHT = 2.0  # a memory is one of its kind at a size; of the Gaussians, there are more
+_WHOLE_SIDE = 64  # pixels of the drawing that an expert on whole pictures looks at, in steps of its cells
+_WHOLE_CELL = 4
+_WHOLE_WEIGHT = 1.5
+_MEMORY_WEIGHTS = (2.0, 1.0)  # at each size: what is fine enough for the larger, windows look at as well
 
 
 class FeatureMemory(MemoryAutoencoder):
@@ -42,22 +48,28 @@ class FeatureMemory(MemoryAutoencoder):
         check_options(memory=(memory, 1), neighbours=(neighbours, 1))
         network = load_backbone(backbone)
         sizes = [frame_size(shape.height, shape.width, side, STRIDE) for side in _SIDES]
-        experts: list[tuple[PatchMemory | WindowGaussian, ...]] = []
-        for height, length in sizes:
-            kept = PatchMemory(network.deepest, memory, neighbours, _MEMORY_WEIGHT)
+        whole = frame_size(shape.height, shape.width, _WHOLE_SIDE, _WHOLE_CELL)
+        experts: list[tuple[Expert, ...]] = []
+        for (height, length), weight in zip(sizes, _MEMORY_WEIGHTS, strict=True):
+            kept = PatchMemory(network.deepest, memory, neighbours, weight)
             experts.append((kept, WindowGaussian(network.deepest, (height // STRIDE, length // STRIDE))))
         fine = (sizes[-1][0] // DETAIL_STRIDE, sizes[-1][1] // DETAIL_STRIDE)
         experts += [
             (WindowGaussian(network.detail, fine, 1 / 8, own=1.0),),
             # Where texture ends, not whether a picture is odd.
             (WindowGaussian(network.texture, fine, 1 / 4, weight=0.0),),
+            # Where something is odd, patches and windows know better.
+            (WholePicture(Shape(1, *whole), _WHOLE_WEIGHT, shows=False),),
         ]
         super().__init__(shape, experts)
-        self.sizes = sizes
+        self.sizes, self.whole = sizes, whole
         self.network = network
 
     def describe(self, images: Tensor, where: Rectangle, lit: Light) -> tuple[Tensor, ...]:
-        """Return features (N, D, h, w) averaged over 3 × 3 cells: the deepest at each size, two finer at the larger."""
+        """Return features (N, D, h, w) averaged over 3 × 3 cells, the deepest at each size, two finer at the larger.
+
+        Last comes a small drawing of the picture.
+        """
         even = lit.even(images)
         deepest, cut = [], _MARGIN // STRIDE
         for number, size in enumerate(self.sizes):
@@ -69,7 +81,8 @@ class FeatureMemory(MemoryAutoencoder):
             texture, detail, deep = self.network(frames)
             deepest.append(without_margin(deep, cut))
         fine = _MARGIN // DETAIL_STRIDE
-        return (*deepest, without_margin(detail, fine), without_margin(texture, fine))
+        drawn = drawing(even, where, self.whole)
+        return (*deepest, without_margin(detail, fine), without_margin(texture, fine), drawn)
 
 
 register(
@@ -81,7 +94,7 @@ register(
         trains=False,
         stride=8,
         side=384,
-        options={"backbone": "efficientnet-lite0", "memory": 5000, "neighbours": 5},
+        options={"backbone": "efficientnet-lite0", "memory": 20_000, "neighbours": 8},
         draws=False,
         scoring_batch=1,  # as quick a picture as eight together on a processor, and a fraction of the memory
     )

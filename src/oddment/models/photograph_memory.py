@@ -1,0 +1,80 @@
+"""A memory of normal photographs drawn small, from scratch: no network, no epochs.
+
+What a photograph shows as a whole, its layout and where its edges lie, is looked at in drawings of two sizes by
+memories of gradient features (`_whole`), which forgive how wide and tall things are. A Gaussian over small windows of
+fixed texture features (`_texture`) adds what stands out against the rest of its picture. `_memory` weighs them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name that everyone gives it
+
+from oddment.models._baseline import check_options
+from oddment.models._frames import frame_size, to_frame
+from oddment.models._memory import MemoryAutoencoder
+from oddment.models._patches import WindowGaussian
+from oddment.models._registry import ModelSpec, Shape, register
+from oddment.models._texture import CELL, TextureFeatures
+from oddment.models._whole import WholePicture
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from oddment.models._frames import Light, Rectangle
+
+__all__ = ["PhotographMemory"]
+
+_SIDE = 256  # pixels along a frame's side
+_MULTIPLE = 32
+_SMALLER = (4, 2)  # times than the frame that the drawings are
+_CELLS = 4  # of texture along the side of what is looked at as one
+_WINDOW = 1 / 8
+_TEXTURE_WEIGHT = 0.5  # a drawing counts 1
+
+
+class PhotographMemory(MemoryAutoencoder):
+    """Memories of two drawings of the whole picture, and a Gaussian on windows of its texture.
+
+    Args:
+        shape: channels, height and width of the images.
+        references: most normal pictures that each memory keeps.
+    """
+
+    def __init__(self, shape: Shape, *, references: int) -> None:
+        check_options(references=(references, 2))
+        texture = TextureFeatures(shape.channels)
+        height, width = frame = frame_size(shape.height, shape.width, _SIDE, _MULTIPLE)
+        grid = (height // (CELL * _CELLS), width // (CELL * _CELLS))
+        # As many cells in the larger drawing as in the smaller one: what differs is how fine an edge may be.
+        drawings = [
+            WholePicture(Shape(1, height // part, width // part), 1.0, cell=16 / part, references=references)
+            for part in _SMALLER
+        ]
+        windows = WindowGaussian(texture.width, grid, _WINDOW, own=1.0, weight=_TEXTURE_WEIGHT)
+        super().__init__(shape, [(windows,), *((drawing,) for drawing in drawings)])
+        self.frame, self.texture = frame, texture
+
+    def describe(self, images: Tensor, where: Rectangle, lit: Light) -> tuple[Tensor, ...]:
+        """Return texture (N, D, h, w), then the drawings."""
+        frames = to_frame(lit.even(images), where, self.frame)
+        texture = self.texture(frames, torch.ones_like(frames[:, :1]))[0]
+        return (F.avg_pool2d(texture, _CELLS), *(F.avg_pool2d(frames, part) for part in _SMALLER))
+
+
+register(
+    ModelSpec(
+        name="photograph-memory",
+        remembers=True,
+        summary="photographs drawn small against a memory of normal ones; from scratch, fitted in one pass",
+        build=PhotographMemory,
+        trains=False,
+        stride=8,
+        side=256,
+        options={"references": 2000},
+        draws=False,
+        scoring_batch=1,
+    )
+)
