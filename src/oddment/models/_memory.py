@@ -99,7 +99,8 @@ class MemoryAutoencoder(Autoencoder):
         self.drawn_size = frame_size(shape.height, shape.width, _DRAWN_SIDE, 8)
         self.register_buffer("scales", torch.tensor([[0.0, 1.0]]).repeat(len(self.experts), 1))
         self.register_buffer("map_scales", torch.tensor([[0.0, 1.0]]).repeat(len(self.experts), 1))
-        self.register_buffer("keys", torch.zeros(1, len(experts[0][0].centre)))  # type: ignore[arg-type]  # the first is none of whole pictures
+        # The first expert is one of features, which has a centre; whole pictures have none.
+        self.register_buffer("keys", torch.zeros_like(self.experts[0].centre)[None])  # type: ignore[arg-type]
         self.register_buffer("shown", torch.full((1, shape.channels, *self.drawn_size), 0.5))
 
     def describe(self, images: Tensor, where: Rectangle, lit: Light) -> tuple[Tensor, ...]:
