@@ -14,7 +14,8 @@ from torch import Tensor
 from oddment.models._base import AnyLength, Autoencoder, sum_rows
 from oddment.models._deformations import forgiving
 from oddment.models._gaussians import Gaussians
-from oddment.models._mixtures import USUAL_POWER, choose_power, principal, squared_distances, strokes
+from oddment.models._mixtures import USUAL_POWER, choose_power, principal, strokes
+from oddment.models._neighbours import squared_distances
 
 if TYPE_CHECKING:
     from oddment.models._base import Batch

@@ -20,7 +20,7 @@ import torch.nn.functional as F  # noqa: N812 - the name that everyone gives it
 from torch import Tensor
 
 from oddment.models._base import sum_rows
-from oddment.models._mixtures import squared_distances
+from oddment.models._neighbours import squared_distances
 
 __all__ = ["Gaussians", "empty", "fit_gaussians", "judge", "usual_form"]
 

@@ -17,14 +17,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from oddment.models._base import Batch, sum_rows
+from oddment.models._base import Batch
 from oddment.models._deformations import forgiving
+from oddment.models._neighbours import squared_distances
 
 if TYPE_CHECKING:
     from oddment.models._base import Passes
     from oddment.models._gradients import GradientFeatures
 
-__all__ = ["USUAL_POWER", "choose_power", "closeness", "principal", "squared_distances", "strokes", "thinned"]
+__all__ = ["USUAL_POWER", "choose_power", "principal", "strokes", "thinned"]
 
 USUAL_POWER = 0.5
 _CLOTH, _STROKES = 0.35, 0.7
@@ -74,17 +75,6 @@ def principal(features: Tensor, count: int) -> tuple[Tensor, Tensor]:
     # The sign of a direction is chance; its largest entry decides, so that machines agree.
     largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))
     return centre, (directions * largest.sign()).float().contiguous()
-
-
-def closeness(codes: Tensor, rows: Tensor) -> Tensor:
-    """Return (N, n), larger for nearer rows: half of the code's squared length less their squared distance."""
-    # Half the squares go in as a bias, so that the rows are multiplied as they lie.
-    return torch.nn.functional.linear(codes, rows, rows.square().sum(1) * -0.5)
-
-
-def squared_distances(codes: Tensor, rows: Tensor) -> Tensor:
-    """Return (N, n), 0 where rounding would make it negative."""
-    return (sum_rows(codes.square()) - 2 * closeness(codes, rows)).clamp_min(0)
 
 
 def thinned(pictures: Passes, count: int, most: int) -> Batch:

@@ -21,6 +21,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name that everyone gives it
 from torch import Tensor, nn
 
+from oddment.models._neighbours import fading
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -153,7 +155,8 @@ class PatchMemory(_Known):
         rows, bank = self._rows(features), self.bank.float()
         # x·r - |r|²/2: the larger, the nearer. One product with the bank as it lies, so that the graph holds it once.
         nearest = F.linear(rows, bank, self.offset).topk(min(self.neighbours + 1, len(bank)), dim=1)
-        shares = _shares(nearest.values, self.neighbours)
+        shares = fading(-2 * nearest.values, self.neighbours)
+        shares = (shares / shares[:, :1]).clamp_min(_TINY)
         left = reconstruct(bank[nearest.indices[:, : self.neighbours]] - rows[:, None], shares)
         return left.square().sum(1).view(-1, int(features.shape[2]), int(features.shape[3])) / len(self.centre)
 
@@ -174,21 +177,6 @@ def _forgiving(means: Tensor) -> Tensor:
     values, directions = torch.linalg.eigh(_FORGIVEN * covariance + torch.eye(len(covariance), dtype=means.dtype))
     forgiving: Tensor = (directions * values.clamp_min(1).rsqrt()) @ directions.T
     return forgiving
-
-
-def _shares(closeness: Tensor, count: int) -> Tensor:
-    """Return (Q, k), from 0 to 1: how much nearer than the one beyond them each of the nearest is, beside the first.
-
-    Which of two that are almost as near counts as nearer makes no difference then: processors round differently.
-
-    Args:
-        closeness: (Q, M) of the nearest, descending.
-        count: how many have a share; all that there are, a whole one, where there is none beyond.
-    """
-    if closeness.shape[1] <= count:
-        return torch.ones_like(closeness)
-    nearer = closeness[:, :count] - closeness[:, count:]
-    return (nearer / (nearer[:, :1] + _TINY)).clamp_min(_TINY)
 
 
 def reconstruct(differences: Tensor, shares: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The fixed front end of `photograph`: what a photograph looks like, cell by cell, whatever its exposure.
+"""The fixed front end of models of photographs that need nothing pretrained: how each cell looks, whatever the light.
 
 Source: oriented gradients normalised by their surroundings, after Dalal and Triggs, "Histograms of Oriented Gradients
 for Human Detection" (2005), section 6; divisive normalisation after Heeger, "Normalization of cell responses in cat

@@ -41,6 +41,7 @@ class WholePicture(nn.Module):
         cell: pixels of the drawing along the side of a cell of gradients.
         shows: whether its map counts in the picture's.
         references: most drawings that are kept.
+        forgive: how much of differences in width and height is forgiven, see `_deformations`.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class WholePicture(nn.Module):
         cell: float = LARGEST_CELL,
         shows: bool = True,
         references: int = _REFERENCES,
+        forgive: float,
     ) -> None:
         super().__init__()
         self.weight, self.shows = weight, shows
@@ -61,9 +63,14 @@ class WholePicture(nn.Module):
             k=5,
             neighbours=32,
             power=_POWER,
-            forgive=8.0,
+            forgive=forgive,
             largest_cell=cell,
         )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the last fit left out or makes little of, in sentences."""
+        return self.memory.notes
 
     def fit(self, features: Tensor, generator: torch.Generator) -> None:
         """Remember drawings (n, C, h, w) of normal pictures."""
@@ -73,6 +80,7 @@ class WholePicture(nn.Module):
             for part in torch.split(features, _AT_ONCE):
                 yield _gray(part.float())
 
+        self.memory.notes = ()  # of an earlier fit
         self.memory.settle(pictures)
 
     def forward(self, features: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """A convolutional autoencoder on the features of a network that others trained; photographs, learnt by descent.
 
-What it reconstructs are unit-length features without half of their picture's mean, as `feature-memory` remembers them,
-through a grid of few channels; in training, rectangles of them are spoilt and the clean ones wanted. A small head draws
-the picture that people look at, from a layer that it must not change.
+What it reconstructs are features without half of their picture's mean, of unit length, through a grid of few channels;
+in training, rectangles of them are spoilt and the clean ones wanted. A small head draws the picture that people look
+at, from a layer that it must not change.
 
 Source: reconstructed features after Shi, Yang and Qi, "Unsupervised anomaly segmentation via deep feature
 reconstruction" (2021); denoising after Vincent et al., "Extracting and composing robust features with denoising

@@ -42,10 +42,11 @@ class FeatureMemory(MemoryAutoencoder):
         backbone: a name that `load_backbone` knows.
         memory: normal features that are kept at each size.
         neighbours: of them, that reconstruct a feature.
+        forgive: how much of width and height is forgiven to the drawing of the whole picture, see `_deformations`.
     """
 
-    def __init__(self, shape: Shape, *, backbone: str, memory: int, neighbours: int) -> None:
-        check_options(memory=(memory, 1), neighbours=(neighbours, 1))
+    def __init__(self, shape: Shape, *, backbone: str, memory: int, neighbours: int, forgive: float) -> None:
+        check_options(memory=(memory, 1), neighbours=(neighbours, 1), forgive=(forgive, 0.0))
         network = load_backbone(backbone)
         sizes = [frame_size(shape.height, shape.width, side, STRIDE) for side in _SIDES]
         whole = frame_size(shape.height, shape.width, _WHOLE_SIDE, _WHOLE_CELL)
@@ -59,7 +60,7 @@ class FeatureMemory(MemoryAutoencoder):
             # Where texture ends, not whether a picture is odd.
             (WindowGaussian(network.texture, fine, 1 / 4, weight=0.0),),
             # Where something is odd, patches and windows know better.
-            (WholePicture(Shape(1, *whole), _WHOLE_WEIGHT, shows=False),),
+            (WholePicture(Shape(1, *whole), _WHOLE_WEIGHT, shows=False, forgive=forgive),),
         ]
         super().__init__(shape, experts)
         self.sizes, self.whole = sizes, whole
@@ -94,7 +95,7 @@ register(
         trains=False,
         stride=8,
         side=384,
-        options={"backbone": "efficientnet-lite0", "memory": 20_000, "neighbours": 8},
+        options={"backbone": "efficientnet-lite0", "memory": 20_000, "neighbours": 8, "forgive": 8.0},
         draws=False,
         scoring_batch=1,  # as quick a picture as eight together on a processor, and a fraction of the memory
     )

@@ -33,7 +33,8 @@ from oddment.models._baseline import check_options
 from oddment.models._codes import SAME, GradientCodes
 from oddment.models._gaussians import fit_gaussians, judge
 from oddment.models._gradients import LARGEST_CELL, GradientFeatures, fit_pixels
-from oddment.models._mixtures import USUAL_POWER, closeness, squared_distances, strokes, thinned
+from oddment.models._mixtures import USUAL_POWER, strokes, thinned
+from oddment.models._neighbours import closeness, fading, squared_distances
 from oddment.models._registry import ModelSpec, Shape, register
 
 __all__ = ["GradientMemory"]
@@ -48,7 +49,6 @@ _STEPS = 8
 _PLANES = 4  # nearest pictures whose planes count, the last of them hardly
 _FADING = 3  # pictures beyond the k nearest whose crowding counts, less and less
 _TINY = 1e-9  # squared lengths below this are rounding
-_TIE = 1e-6  # differences of squared lengths below this are ties
 _HELD_OUT = 500  # pictures that the measures are standardised on
 _ROWS = 500  # pictures compared with the memory at once, while fitting
 _FITTED = 20_000  # pictures that directions are fitted to
@@ -203,9 +203,9 @@ class GradientMemory(GradientCodes):
         squared = (length - 2 * found.values).clamp_min(0)
         index, few = found.indices[:, : self.k + _FADING], found.indices[:, :_PLANES]
         near = _mean(squared[:, : self.k])
-        crowded = sum_rows(_fading(squared, self.k + _FADING) * self.scale[index].log())[:, 0]
+        crowded = sum_rows(fading(squared, self.k + _FADING) * self.scale[index].log())[:, 0]
         planes, rebuilt = _left_over(codes[:, None].expand(-1, few.shape[1], -1), rows[self.around[few].long()])
-        share = _fading(squared, _PLANES)
+        share = fading(squared, _PLANES)
         scaled = (near + _TINY).log() - strokes(self.gradients.power) * _MOST_SCALED * crowded
         left = sum_rows(share * planes)[:, 0]
         measures = [scaled, (left + _TINY).log(), (judge(codes, self.gaussians)[0] + 1).log()]
@@ -232,21 +232,6 @@ class GradientMemory(GradientCodes):
 def _mean(values: Tensor) -> Tensor:
     """Return the means (N,) of rows (N, n)."""
     return sum_rows(values)[:, 0] / values.shape[1]
-
-
-def _fading(squared: Tensor, count: int) -> Tensor:
-    """Return weights (N, count) of the nearest: how much nearer than the next one beyond them each is, their sum 1.
-
-    Which of two at almost the same distance counts as nearer makes no difference then: processors round differently.
-
-    Args:
-        squared: (N, M) squared distances, ascending; M at least 1.
-        count: how many have a weight; all that there are, equal ones, where there is no next one.
-    """
-    if squared.shape[1] <= count:
-        return torch.full_like(squared, 1 / squared.shape[1])
-    nearer = squared[:, count : count + 1] - squared[:, :count] + _TIE
-    return nearer / sum_rows(nearer)
 
 
 def _left_over(codes: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:

@@ -23,6 +23,7 @@ from oddment.models._whole import WholePicture
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from oddment.models._base import Passes
     from oddment.models._frames import Light, Rectangle
 
 __all__ = ["PhotographMemory"]
@@ -30,7 +31,7 @@ __all__ = ["PhotographMemory"]
 _SIDE = 256  # pixels along a frame's side
 _MULTIPLE = 32
 _SMALLER = (4, 2)  # times than the frame that the drawings are
-_CELLS = 4  # of texture along the side of what is looked at as one
+_CELL = 16  # pixels of the frame along the side of what gradients and texture are averaged over
 _WINDOW = 1 / 8
 _TEXTURE_WEIGHT = 0.5  # a drawing counts 1
 
@@ -41,27 +42,40 @@ class PhotographMemory(MemoryAutoencoder):
     Args:
         shape: channels, height and width of the images.
         references: most normal pictures that each memory keeps.
+        forgive: how much of differences in width and height is forgiven, see `_deformations`.
     """
 
-    def __init__(self, shape: Shape, *, references: int) -> None:
-        check_options(references=(references, 2))
+    def __init__(self, shape: Shape, *, references: int, forgive: float) -> None:
+        check_options(references=(references, 2), forgive=(forgive, 0.0))
         texture = TextureFeatures(shape.channels)
         height, width = frame = frame_size(shape.height, shape.width, _SIDE, _MULTIPLE)
-        grid = (height // (CELL * _CELLS), width // (CELL * _CELLS))
+        grid = (height // _CELL, width // _CELL)
         # As many cells in the larger drawing as in the smaller one: what differs is how fine an edge may be.
         drawings = [
-            WholePicture(Shape(1, height // part, width // part), 1.0, cell=16 / part, references=references)
+            WholePicture(
+                Shape(1, height // part, width // part),
+                1.0,
+                cell=_CELL / part,
+                references=references,
+                forgive=forgive,
+            )
             for part in _SMALLER
         ]
         windows = WindowGaussian(texture.width, grid, _WINDOW, own=1.0, weight=_TEXTURE_WEIGHT)
         super().__init__(shape, [(windows,), *((drawing,) for drawing in drawings)])
         self.frame, self.texture = frame, texture
 
+    def settle(self, *normal: Passes) -> None:
+        """Fit, and say what the drawings forgive: nothing else here sees all of a picture."""
+        super().settle(*normal)
+        drawing: WholePicture = self.experts[-1]  # type: ignore[assignment]
+        self.notes = (*self.notes, *drawing.notes)
+
     def describe(self, images: Tensor, where: Rectangle, lit: Light) -> tuple[Tensor, ...]:
         """Return texture (N, D, h, w), then the drawings."""
         frames = to_frame(lit.even(images), where, self.frame)
         texture = self.texture(frames, torch.ones_like(frames[:, :1]))[0]
-        return (F.avg_pool2d(texture, _CELLS), *(F.avg_pool2d(frames, part) for part in _SMALLER))
+        return (F.avg_pool2d(texture, _CELL // CELL), *(F.avg_pool2d(frames, part) for part in _SMALLER))
 
 
 register(
@@ -73,7 +87,7 @@ register(
         trains=False,
         stride=8,
         side=256,
-        options={"references": 2000},
+        options={"references": 2000, "forgive": 8.0},
         draws=False,
         scoring_batch=1,
     )

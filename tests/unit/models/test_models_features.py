@@ -172,7 +172,7 @@ class TestExperts:
     def test_a_whole_picture_is_known_by_its_layout(self) -> None:
         """A stripe across pictures that differ in their phase raises the score, which is the map's mean."""
         pictures = waves(60, height=64, width=64)
-        expert = WholePicture(Shape(1, 64, 64), 1.0)
+        expert = WholePicture(Shape(1, 64, 64), 1.0, forgive=8.0)
         with torch.no_grad():
             expert.fit(pictures[:50].half(), generator())
             odd = pictures[50:].clone()
@@ -330,6 +330,35 @@ class TestFeatureMemory:
         """A memory of nothing cannot remember."""
         with pytest.raises(ParameterError, match="memory"):
             build("feature-memory", Shape(1, 64, 64), {"memory": 0})
+
+
+class TestPhotographMemory:
+    """The model that needs nothing pretrained."""
+
+    def settled(self, channels: int, forgive: float = 8.0) -> torch.nn.Module:
+        """A model fitted to stripes."""
+        torch.manual_seed(0)
+        model = build("photograph-memory", Shape(channels, 64, 64), {"forgive": forgive}).eval()
+        images = waves(30, channels)
+        with torch.no_grad():
+            model.settle(lambda: iter([Batch(images, torch.ones(30, 1, 64, 64))]))
+        return model
+
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_a_blot_is_found_where_it_is(self, channels: int) -> None:
+        """It raises the score, and the map is highest near it."""
+        model, images = self.settled(channels), waves(32, channels)[30:]
+        spoilt, mask = images.clone(), torch.ones(2, 1, 64, 64)
+        spoilt[:, :, 40:56, 8:24] = 0.95
+        with torch.no_grad():
+            before, after = model.leftover(Batch(images, mask)), model.leftover(Batch(spoilt, mask))
+        assert (after.score > before.score).all()
+        assert (after.anomaly_map[:, 32:, :32].mean((1, 2)) > after.anomaly_map[:, :32, 32:].mean((1, 2))).all()
+
+    def test_what_is_forgiven_is_said_once(self) -> None:
+        """However often the experts were fitted; and not where nothing is."""
+        assert [("width" in note) for note in self.settled(1).notes] == [True]
+        assert not self.settled(1, 0.0).notes
 
 
 @needs_weights
