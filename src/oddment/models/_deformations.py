@@ -33,7 +33,6 @@ _STRETCHED = 0.15  # at most, of the width and of the height, each by itself
 _DEFORMED = 2000  # pictures that are deformed
 _TIMES = 2  # times each
 _WHOLE = 0.999  # of a pixel that came from inside the picture; gradients at others are left out
-_AT_ONCE = 500
 _STILL = 1e-5  # mean square along a direction, of features of length 1: less is what rounding does to even pictures
 
 
@@ -77,8 +76,7 @@ def forgiving(
 
 
 def _codes(features: GradientFeatures, pictures: Batch, directions: Tensor) -> Tensor:
-    parts = zip(torch.split(pictures.images, _AT_ONCE), torch.split(pictures.mask, _AT_ONCE), strict=True)
-    return torch.cat([F.linear(features(images, mask), directions) for images, mask in parts])
+    return F.linear(features.of_many(pictures.images, pictures.mask), directions)
 
 
 def _covariance(moved: Tensor) -> Tensor:

@@ -32,6 +32,7 @@ LARGEST_CELL = 4.0
 """Pixels along a cell's side in larger pictures."""
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as in `images.prepare`
 # Added before the power, whose slope at 0 would magnify the noise of flat places.
+_PIXELS_AT_ONCE = 2**18
 _FLOOR = 1e-6
 _TAIL = 1e-7  # weights below this are left out of the blur
 _EVEN = 1e-7  # of the largest value of a map, everywhere
@@ -90,6 +91,12 @@ class GradientFeatures(nn.Module):
         cells = torch.matmul(torch.matmul(self.down, slopes), self.across)
         steep = (cells.clamp_min(0) + _FLOOR).pow(self.power).flatten(1)
         return steep / sum_rows(steep.square()).sqrt()
+
+    def of_many(self, images: Tensor, mask: Tensor) -> Tensor:
+        """Return the same, a few pictures at a time: what lies between must not leave the processor's caches."""
+        size = max(1, _PIXELS_AT_ONCE // (int(images.shape[2]) * int(images.shape[3])))
+        parts = zip(torch.split(images, size), torch.split(mask, size), strict=True)
+        return torch.cat([self(some, real) for some, real in parts])
 
     def errors(self, left: Tensor) -> Tensor:
         """Return the squared error (N, cells) of each cell, for what is left over of features (N, width)."""

@@ -52,12 +52,14 @@ def choose_power(features: GradientFeatures, known: Batch, held: Batch, *, forgi
     told = {}
     for power in _POWERS:
         features.power.fill_(power)
-        memory = features(known.images, known.mask)
+        memory = features.of_many(known.images, known.mask)
         centre, basis = principal(memory, _COMPONENTS)
         share = float(strokes(features.power))
         turn = basis.T @ forgiving(features, known, centre, basis, strokes=share, strength=forgive, seed=seed)
         rows = (memory - centre) @ turn
-        usual, *odd = (_distance((features(each.images, each.mask) - centre) @ turn, rows) for each in (held, *mixed))
+        usual, *odd = (
+            _distance((features.of_many(each.images, each.mask) - centre) @ turn, rows) for each in (held, *mixed)
+        )
         told[power] = sum(_ranked(usual, each) for each in odd)
     return max(told, key=lambda power: told[power])
 

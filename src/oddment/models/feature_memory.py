@@ -28,8 +28,8 @@ __all__ = ["FeatureMemory"]
 _MARGIN = 32  # pixels of reflection around a frame, whose features are cut off: a border is no defect
 _SIDES = (256, 384)
 _REACH = 1 / 16  # of a frame's shorter side: how far what lies around a pixel reaches
-_WHOLE_SIDE = 64  # pixels of the drawing that an expert on whole pictures looks at, in steps of its cells
-_WHOLE_CELL = 4
+_WHOLE_SIDE = 128  # pixels of the drawing that an expert on whole pictures looks at, in steps of its cells
+_WHOLE_CELL = 8
 _WHOLE_WEIGHT = 1.5
 _MEMORY_WEIGHTS = (2.0, 1.0)  # at each size: what is fine enough for the larger, windows look at as well
 
@@ -43,10 +43,13 @@ class FeatureMemory(MemoryAutoencoder):
         memory: normal features that are kept at each size.
         neighbours: of them, that reconstruct a feature.
         forgive: how much of width and height is forgiven to the drawing of the whole picture, see `_deformations`.
+        mirror: 1 remembers that drawing mirrored as well where it looks as usual, 0 does not.
     """
 
-    def __init__(self, shape: Shape, *, backbone: str, memory: int, neighbours: int, forgive: float) -> None:
-        check_options(memory=(memory, 1), neighbours=(neighbours, 1), forgive=(forgive, 0.0))
+    def __init__(
+        self, shape: Shape, *, backbone: str, memory: int, neighbours: int, forgive: float, mirror: int
+    ) -> None:
+        check_options(memory=(memory, 1), neighbours=(neighbours, 1), forgive=(forgive, 0.0), mirror=(mirror, 0))
         network = load_backbone(backbone)
         sizes = [frame_size(shape.height, shape.width, side, STRIDE) for side in _SIDES]
         whole = frame_size(shape.height, shape.width, _WHOLE_SIDE, _WHOLE_CELL)
@@ -60,7 +63,16 @@ class FeatureMemory(MemoryAutoencoder):
             # Where texture ends, not whether a picture is odd.
             (WindowGaussian(network.texture, fine, 1 / 4, weight=0.0),),
             # Where something is odd, patches and windows know better.
-            (WholePicture(Shape(1, *whole), _WHOLE_WEIGHT, shows=False, forgive=forgive),),
+            (
+                WholePicture(
+                    Shape(1, *whole),
+                    _WHOLE_WEIGHT,
+                    cell=_WHOLE_CELL,
+                    shows=False,
+                    forgive=forgive,
+                    mirror=bool(mirror),
+                ),
+            ),
         ]
         super().__init__(shape, experts)
         self.sizes, self.whole = sizes, whole
@@ -95,7 +107,7 @@ register(
         trains=False,
         stride=8,
         side=384,
-        options={"backbone": "efficientnet-lite0", "memory": 20_000, "neighbours": 8, "forgive": 8.0},
+        options={"backbone": "efficientnet-lite0", "memory": 20_000, "neighbours": 8, "forgive": 8.0, "mirror": 1},
         draws=False,
         scoring_batch=1,  # as quick a picture as eight together on a processor, and a fraction of the memory
     )

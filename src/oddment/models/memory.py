@@ -125,9 +125,9 @@ class GradientMemory(GradientCodes):
         features = self._gather(normal[0], count)
         self._set_directions(features[:_FITTED], known)
         codes = self._code(features)
-        self.canvas, self.strokes = fit_pixels(self._code(self._features(known)), known.images.flatten(1))
+        self.canvas, self.strokes = fit_pixels(self._code(self._all_features(known)), known.images.flatten(1))
         self._remember(codes)
-        unseen = self._features(held)
+        unseen = self._all_features(held)
         parts = torch.split(self._code(unseen), 64)
         measures = torch.cat([self._measure(part, alone=True)[0] for part in parts])
         self.usual = measures.mean(0)
@@ -139,14 +139,13 @@ class GradientMemory(GradientCodes):
     def _remember_more(self, pictures: Passes, codes: Tensor) -> None:
         """Keep further pictures beside those of the codes, each once, as long as there is room."""
         room = self.references - len(codes)
-        more = torch.cat([self._code(self._features(batch)) for batch in pictures()])
+        more = torch.cat([self._code(self._all_features(batch)) for batch in pictures()])
         known = self.bank.float()
         new = [squared_distances(part, known).amin(1) > SAME for part in torch.split(more, _ROWS)]
         self._remember(torch.cat([codes, more[torch.cat(new)][:room]]))
 
-    def _features(self, batch: Batch) -> Tensor:
-        features: Tensor = self.gradients(batch.images, batch.mask)
-        return features
+    def _all_features(self, batch: Batch) -> Tensor:
+        return self.gradients.of_many(batch.images, batch.mask)
 
     def _gather(self, training: Passes, count: int) -> Tensor:
         """Return features (n, F) of the pictures that are kept, of `count`, all equally likely."""
@@ -158,7 +157,7 @@ class GradientMemory(GradientCodes):
         for batch in training():
             keep = kept[start : start + len(batch.images)]
             start += len(keep)
-            features.append(self._features(Batch(batch.images[keep], batch.mask[keep])))
+            features.append(self._all_features(Batch(batch.images[keep], batch.mask[keep])))
         return torch.cat(features)
 
     def _remember(self, codes: Tensor) -> None:
@@ -218,7 +217,7 @@ class GradientMemory(GradientCodes):
         picture is of another world. The map shows where the picture differs from what its neighbours make of it, and
         its mean is the score.
         """
-        features = self._features(batch)
+        features = self.gradients(batch.images, batch.mask)
         code = self._code(features)
         measures, rebuilt = self._measure(code)
         weight = torch.tensor(_WEIGHTS, device=code.device) / self.spread

@@ -60,7 +60,7 @@ class GradientMixture(GradientCodes):
             self.register_buffer(name, tensor)
 
     def _codes(self, pictures: Passes) -> Tensor:
-        return torch.cat([self._code(self.gradients(batch.images, batch.mask)) for batch in pictures()])
+        return torch.cat([self._code(self.gradients.of_many(batch.images, batch.mask)) for batch in pictures()])
 
     def settle(self, *normal: Passes) -> None:
         """Fit to the pictures of the first pass; those of the last, where there are two, say what is usual."""
@@ -70,13 +70,13 @@ class GradientMixture(GradientCodes):
         held = thinned(normal[-1], sum(len(batch.images) for batch in normal[-1]()), _HELD_OUT)
         self._set_power(known, held if len(normal) > 1 else None)
         some = thinned(normal[0], count, _FITTED)
-        self._set_directions(self.gradients(some.images, some.mask), known)
+        self._set_directions(self.gradients.of_many(some.images, some.mask), known)
         codes = self._codes(normal[0])
         for name, tensor in fit_gaussians(codes, self.seed)._asdict().items():
             setattr(self, name, tensor)
-        seen = self._code(self.gradients(known.images, known.mask))
+        seen = self._code(self.gradients.of_many(known.images, known.mask))
         self.canvas, self.strokes = fit_pixels(seen, known.images.flatten(1))
-        unseen = self.gradients(held.images, held.mask)
+        unseen = self.gradients.of_many(held.images, held.mask)
         self.usual = judge(self._code(unseen), self.gaussians)[0].median()[None].clamp_min(1.0)
         self._settle_beside(unseen, codes)
 

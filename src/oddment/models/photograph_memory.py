@@ -31,9 +31,10 @@ __all__ = ["PhotographMemory"]
 _SIDE = 256  # pixels along a frame's side
 _MULTIPLE = 32
 _SMALLER = (4, 2)  # times than the frame that the drawings are
+_WEIGHTS = (0.5, 1.0)  # of the drawings
 _CELL = 16  # pixels of the frame along the side of what gradients and texture are averaged over
 _WINDOW = 1 / 8
-_TEXTURE_WEIGHT = 0.5  # a drawing counts 1
+_TEXTURE_WEIGHT = 0.25
 
 
 class PhotographMemory(MemoryAutoencoder):
@@ -43,10 +44,11 @@ class PhotographMemory(MemoryAutoencoder):
         shape: channels, height and width of the images.
         references: most normal pictures that each memory keeps.
         forgive: how much of differences in width and height is forgiven, see `_deformations`.
+        mirror: 1 remembers drawings mirrored as well where these look as usual, 0 does not.
     """
 
-    def __init__(self, shape: Shape, *, references: int, forgive: float) -> None:
-        check_options(references=(references, 2), forgive=(forgive, 0.0))
+    def __init__(self, shape: Shape, *, references: int, forgive: float, mirror: int) -> None:
+        check_options(references=(references, 2), forgive=(forgive, 0.0), mirror=(mirror, 0))
         texture = TextureFeatures(shape.channels)
         height, width = frame = frame_size(shape.height, shape.width, _SIDE, _MULTIPLE)
         grid = (height // _CELL, width // _CELL)
@@ -54,12 +56,13 @@ class PhotographMemory(MemoryAutoencoder):
         drawings = [
             WholePicture(
                 Shape(1, height // part, width // part),
-                1.0,
+                weight,
                 cell=_CELL / part,
                 references=references,
                 forgive=forgive,
+                mirror=bool(mirror),
             )
-            for part in _SMALLER
+            for part, weight in zip(_SMALLER, _WEIGHTS, strict=True)
         ]
         windows = WindowGaussian(texture.width, grid, _WINDOW, own=1.0, weight=_TEXTURE_WEIGHT)
         super().__init__(shape, [(windows,), *((drawing,) for drawing in drawings)])
@@ -87,7 +90,7 @@ register(
         trains=False,
         stride=8,
         side=256,
-        options={"references": 2000, "forgive": 8.0},
+        options={"references": 2000, "forgive": 8.0, "mirror": 1},
         draws=False,
         scoring_batch=1,
     )

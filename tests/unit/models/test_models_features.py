@@ -18,7 +18,7 @@ from oddment.models._backbones import load_backbone
 from oddment.models._frames import frame_size, light, local_contrast, onto_canvas, rectangle, to_frame
 from oddment.models._memory import Described, MemoryAutoencoder
 from oddment.models._patches import PatchMemory, WindowGaussian, reconstruct
-from oddment.models._whole import WholePicture, drawing
+from oddment.models._whole import WholePicture, alike_mirrored, drawing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -172,7 +172,7 @@ class TestExperts:
     def test_a_whole_picture_is_known_by_its_layout(self) -> None:
         """A stripe across pictures that differ in their phase raises the score, which is the map's mean."""
         pictures = waves(60, height=64, width=64)
-        expert = WholePicture(Shape(1, 64, 64), 1.0, forgive=8.0)
+        expert = WholePicture(Shape(1, 64, 64), 1.0, cell=4, forgive=8.0)
         with torch.no_grad():
             expert.fit(pictures[:50].half(), generator())
             odd = pictures[50:].clone()
@@ -180,6 +180,37 @@ class TestExperts:
             usual, found = expert(pictures[50:]), expert(odd)
         torch.testing.assert_close(expert.pool(found), found.mean((1, 2)))
         assert (expert.pool(found) > expert.pool(usual)).all()
+
+    @pytest.mark.parametrize(
+        ("count", "side", "mirror", "kept"),
+        [
+            (40, "either", True, 80),
+            (40, "left", True, 40),
+            (40, "either", False, 40),
+            (20, "either", True, 20),  # of so few nobody can tell
+        ],
+    )
+    def test_mirrored_pictures_are_remembered_where_they_look_as_usual(
+        self, count: int, side: str, *, mirror: bool, kept: int
+    ) -> None:
+        """A blot that lies left or right does so in mirrored pictures; one that always lies left does not."""
+        pictures = 0.5 + 0.02 * torch.randn(count, 1, 64, 64, generator=generator())
+        for number, picture in enumerate(pictures):
+            start = 8 if side == "left" or number % 2 else 48
+            picture[:, 24:40, start : start + 8] = 0.9
+        expert = WholePicture(Shape(1, 64, 64), 1.0, cell=4, references=40, forgive=0.0, mirror=mirror)
+        with torch.no_grad():
+            expert.fit(pictures.half(), generator())
+        assert len(expert.memory.bank) == kept
+        assert any("irrored" in note for note in expert.notes) == (kept > count)
+
+    def test_pictures_of_one_thing_say_nothing_about_mirrored_ones(self) -> None:
+        """A third of the pictures show one thing, and no mirrored one is as near to it: the others decide."""
+        points = torch.randn(120, 8, generator=generator())
+        points[:40] = points[0] + 0.01 * torch.randn(40, 8, generator=generator(1))
+        mirrored = points * torch.tensor([-1.0] + [1.0] * 7)
+        assert alike_mirrored(points, mirrored)
+        assert not alike_mirrored(points + 5, mirrored)
 
     def test_a_drawing_is_of_the_real_part_alone(self) -> None:
         """Whatever padding holds, and of the same mean."""

@@ -139,7 +139,7 @@ def test_a_picture_of_another_world_raises_an_alarm(digits: Any) -> None:
 
     def alarm(model: Any, images: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.no_grad():
-            found: NDArray[np.float32] = model._too_far_beside(model._features(whole(images))).numpy()
+            found: NDArray[np.float32] = model._too_far_beside(model._all_features(whole(images))).numpy()
         return found
 
     model = settled(normal[:200], normal[200:250])
@@ -174,7 +174,7 @@ def test_no_measure_jumps(digits: Any) -> None:
     """
     model = settled(digits[0][50:], digits[0][:50], options={"power": 0.7})
     with torch.no_grad():
-        codes = model._code(model._features(whole(digits[1])))
+        codes = model._code(model._all_features(whole(digits[1])))
         for start, end in zip(codes[:8], codes[8:16], strict=True):
             way = torch.linspace(0, 1, 4001)[:, None]
             measures = model._measure(start + way * (end - start))[0]
