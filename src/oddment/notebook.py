@@ -29,7 +29,8 @@ class Results(list[Result]):
         ]
         rows += [(item.path, "", "", f"rejected: {item.reason}") for item in rejected]
         anomalies = sum(item.is_anomaly for item in scored)
-        counts = f"{len(scored):,} scored, {anomalies:,} anomalies, {len(rejected):,} rejected"
+        what = "anomaly" if anomalies == 1 else "anomalies"
+        counts = f"{len(scored):,} scored, {anomalies:,} {what}, {len(rejected):,} rejected"
         more = f"<p>… and {len(rows) - _MOST:,} more.</p>" if len(rows) > _MOST else ""
         head = "".join(f"<th>{name}</th>" for name in ("image", "anomaly score", "p-value", "verdict"))
         body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows[:_MOST])

@@ -20,7 +20,7 @@ def _detection(number: int) -> Detection:
 def test_a_table_with_the_highest_scores_first() -> None:
     """The table counts all, shows the highest scores, escapes names, and says how many are left out."""
     shown = Results([*map(_detection, range(30)), Rejection(path="b.png", reason="empty file")])._repr_html_()
-    assert "30 scored, 1 anomalies, 1 rejected" in shown
+    assert "30 scored, 1 anomaly, 1 rejected" in shown
     assert shown.index("&lt;i&gt;29") < shown.index("&lt;i&gt;28")
     assert "<i>" not in shown
     assert "11 more" in shown

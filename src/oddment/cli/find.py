@@ -203,7 +203,8 @@ def print_summary(search: Search, summary: Summary, *, most: int = 10) -> None:
         elif row["rank"] and row["rank"] <= most:
             best.append(row)
     state = "" if summary.complete else " so far (interrupted; --resume finishes it)"
-    counts = f"{summary.scored:,} scored, {summary.anomalies:,} anomalies, {summary.rejected:,} rejected"
+    what = "anomaly" if summary.anomalies == 1 else "anomalies"
+    counts = f"{summary.scored:,} scored, {summary.anomalies:,} {what}, {summary.rejected:,} rejected"
     out.print(f"[bold]{counts}[/bold]{state}", soft_wrap=True)
     if summary.resumed:
         out.print(f"{summary.resumed:,} of them were there from the interrupted search.")

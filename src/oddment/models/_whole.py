@@ -42,6 +42,17 @@ _MIRRORED = (
 )
 
 
+class _Undrawn(GradientMemory):
+    """A memory whose codes nobody draws: what draws them would be most of a model file."""
+
+    def _learn_to_draw(self, known: Batch) -> None:  # noqa: ARG002 - nothing is learnt
+        self.canvas, self.strokes = self.canvas.new_zeros(1, 0), self.strokes.new_zeros(0, len(self.basis))
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Return blank pictures (N, C, H, W)."""
+        return latent.new_zeros(len(latent), self.shape.channels, self.shape.height, self.shape.width)
+
+
 class WholePicture(nn.Module):
     """How far a small gray drawing of the picture is from those of normal ones, see `memory`.
 
@@ -70,7 +81,7 @@ class WholePicture(nn.Module):
         self.weight, self.shows, self.mirror = weight, shows, mirror
         self.references = references
         self._said: tuple[str, ...] = ()
-        self.memory = GradientMemory(
+        self.memory = _Undrawn(
             shape,
             references=references,
             n_components=_DIRECTIONS,

@@ -125,7 +125,7 @@ class GradientMemory(GradientCodes):
         features = self._gather(normal[0], count)
         self._set_directions(features[:_FITTED], known)
         codes = self._code(features)
-        self.canvas, self.strokes = fit_pixels(self._code(self._all_features(known)), known.images.flatten(1))
+        self._learn_to_draw(known)
         self._remember(codes)
         unseen = self._all_features(held)
         parts = torch.split(self._code(unseen), 64)
@@ -135,6 +135,9 @@ class GradientMemory(GradientCodes):
         self._settle_beside(unseen, codes)
         if len(normal) > 1 and len(codes) < self.references:
             self._remember_more(normal[-1], codes)
+
+    def _learn_to_draw(self, known: Batch) -> None:
+        self.canvas, self.strokes = fit_pixels(self._code(self._all_features(known)), known.images.flatten(1))
 
     def _remember_more(self, pictures: Passes, codes: Tensor) -> None:
         """Keep further pictures beside those of the codes, each once, as long as there is room."""

@@ -181,6 +181,16 @@ class TestExperts:
         torch.testing.assert_close(expert.pool(found), found.mean((1, 2)))
         assert (expert.pool(found) > expert.pool(usual)).all()
 
+    def test_a_whole_picture_keeps_nothing_that_would_draw_it(self) -> None:
+        """Codes of drawings are not drawn; what is kept gives the same scores when it is loaded."""
+        pictures = waves(40)
+        expert, again = (WholePicture(Shape(1, 64, 64), 1.0, cell=4, forgive=0.0) for _ in range(2))
+        with torch.no_grad():
+            expert.fit(pictures.half(), generator())
+            again.load_state_dict(expert.state_dict())
+            torch.testing.assert_close(again(pictures), expert(pictures))
+        assert not expert.memory.strokes.numel()
+
     @pytest.mark.parametrize(
         ("count", "side", "mirror", "kept"),
         [
