@@ -397,8 +397,9 @@ def _parity(model: ModelFile, collection: Collection, split: Split, graph: Scori
     graph.eval()
     # A few at a time, in the same memory: clearing pages for maps of all of them takes longer than drawing these.
     with torch.no_grad(), kept_pages():
-        parts = zip(torch.from_numpy(images).split(_AT_ONCE), torch.from_numpy(valid).split(_AT_ONCE), strict=True)
-        reference = torch.cat([graph(*part)[0] for part in parts]).numpy()
+        parts = (slice(start, start + _AT_ONCE) for start in range(0, len(images), _AT_ONCE))
+        scores = [graph(torch.from_numpy(images[part]), torch.from_numpy(valid[part]))[0] for part in parts]
+    reference = torch.cat(scores).numpy()
     difference = float(np.abs(runtime - reference).max())
     relative = difference / max(float(np.abs(reference).max()), 1e-12)
     if not relative <= _PARITY:
