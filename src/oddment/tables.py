@@ -178,10 +178,11 @@ def ranked_rows(
         keep: asked of each row when rank and verdict are final.
         judge: changes the verdict of each scored row, where only the whole batch decides it.
     """
-    ranks = iter(journal.totals.ranks().tolist())
+    # Not a list of them: its numbers would take 32 bytes each.
+    ranks = iter(journal.totals.ranks())
     for row in journal.rows():
         if row["status"] == "scored":
-            row["rank"] = next(ranks)
+            row["rank"] = int(next(ranks))
             if judge is not None:
                 judge(row)
         if keep(row):

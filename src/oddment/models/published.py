@@ -27,6 +27,7 @@ from oddment.errors import ParameterError
 from oddment.models._base import Autoencoder, keras_start
 from oddment.models._keras import FlattenLast, SameConv2d, SameConvTranspose2d, UnflattenLast, keras_batch_norm
 from oddment.models._registry import ModelSpec, Shape, register
+from oddment.models._stages import run_stages
 from oddment.models.dense import DenseAutoencoder
 
 if TYPE_CHECKING:
@@ -103,13 +104,11 @@ class PoolingAutoencoder(Autoencoder):
 
     def encode(self, images: Tensor) -> Tensor:
         """Return the latent (N, H/4 · W/4 · filters[-1]): the last feature map, flattened as Keras would."""
-        latent: Tensor = self.encoder(images)
-        return latent
+        return run_stages(self.encoder, images)
 
     def decode(self, latent: Tensor) -> Tensor:
         """Return the reconstruction (N, C, H, W) in [0, 1]."""
-        reconstruction: Tensor = self.decoder(latent)
-        return reconstruction
+        return run_stages(self.decoder, latent)
 
 
 class LatentPlaneAutoencoder(Autoencoder):

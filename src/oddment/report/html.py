@@ -123,7 +123,7 @@ def _render(data: ReportData) -> Iterator[str]:
         script=Markup(script),  # noqa: S704
         style_hash=_csp_hash(style),
         script_hash=_csp_hash(script),
-        payload=Markup(to_script_json(build_payload(data, scored, kept))),  # noqa: S704
+        payload=map(Markup, to_script_json(build_payload(data, scored, kept))),
         picture_texts=map(Markup, picture_texts(kept)),
     )
 

@@ -25,6 +25,7 @@ _MAX_CALIBRATION = 5_000
 _MAX_OTHERS = 100_000
 # 9.5 MB of pictures are 12.7 MB of base64: with the rows the page stays below 15 MB, whatever the caller passed.
 _MAX_PICTURE_BYTES = 9_500_000
+_KEYED_AT_ONCE = 500
 # Boxes are drawn on pictures only, and more than this many hide what they mark.
 _MAX_BOXES = 24
 
@@ -95,17 +96,29 @@ def picture_texts(kept: Sequence[tuple[int, Pictures]]) -> Iterator[str]:
     return (base64.b64encode(blob).decode("ascii") for _, item in kept for blob in _blobs(item))
 
 
-def to_script_json(payload: Mapping[str, Any]) -> str:
-    """Compact JSON that cannot end or open anything when it stands inside a script element."""
-    text = json.dumps(payload, separators=(",", ":"), allow_nan=False)
-    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+def to_script_json(payload: Mapping[str, Any]) -> Iterator[str]:
+    """Compact JSON that cannot end or open anything when it stands inside a script element, a part an entry.
+
+    Columns of ten thousand rows are megabytes, which the whole text would hold several times.
+    """
+    before = "{"
+    for name, value in payload.items():
+        text = json.dumps({name: value}, separators=(",", ":"), allow_nan=False)[1:-1]
+        yield before + text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+        before = ","
+    yield "}"
 
 
 def _key(data: ReportData, scored: Sequence[Mapping[str, Any]]) -> str:
     """What the browser keeps the reader's marks under: the same for the same results, whenever the page was made."""
-    listed = [[str(row["path"]), row["anomaly_score"]] for row in scored]
-    about = json.dumps([data.model_name, repr(data.threshold), data.n_scored, listed])
-    return f"oddment.review.{hashlib.sha256(about.encode()).hexdigest()[:32]}"
+    digest = hashlib.sha256(json.dumps([data.model_name, repr(data.threshold), data.n_scored]).encode()[:-1])
+    # The text of one list of all rows, never held whole.
+    digest.update(b", [")
+    for start in range(0, len(scored), _KEYED_AT_ONCE):
+        some = [[str(row["path"]), row["anomaly_score"]] for row in scored[start : start + _KEYED_AT_ONCE]]
+        digest.update((", " * bool(start) + json.dumps(some)[1:-1]).encode())
+    digest.update(b"]]")
+    return f"oddment.review.{digest.hexdigest()[:32]}"
 
 
 def _scored_columns(scored: Sequence[Mapping[str, Any]], pictured: Sequence[int]) -> dict[str, Any]:

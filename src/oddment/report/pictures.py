@@ -88,7 +88,7 @@ def render_pictures(
     size = _fitted(image.size, max_side)
     small = _resized(image, size)
     redrawn = None if reconstruction is None else _as_drawn(_as_image(_to_bytes(reconstruction)), size)
-    heat = Image.fromarray(_blend(small, anomaly_map, map_range))
+    heat = _blend(small, anomaly_map, map_range)
     return Pictures(
         original=_encode(small, _QUALITY),
         reconstruction=None if redrawn is None else _encode(redrawn, _QUALITY),
@@ -116,10 +116,10 @@ def render_heat_map(
     Raises:
         ParameterError: if an array has another shape.
     """
-    return _blend(_resized(_as_image(original), size), anomaly_map, map_range)
+    return np.asarray(_blend(_resized(_as_image(original), size), anomaly_map, map_range), dtype=np.uint8)
 
 
-def _blend(image: Image.Image, anomaly_map: NDArray[np.float32], map_range: tuple[float, float]) -> NDArray[np.uint8]:
+def _blend(image: Image.Image, anomaly_map: NDArray[np.float32], map_range: tuple[float, float]) -> Image.Image:
     if anomaly_map.ndim != 2 or not anomaly_map.size:
         raise ParameterError(f"anomaly_map must have the shape (h, w); got {anomaly_map.shape}.")
     low, high = map_range
@@ -129,11 +129,12 @@ def _blend(image: Image.Image, anomaly_map: NDArray[np.float32], map_range: tupl
         anomaly_map = np.nan_to_num(anomaly_map, nan=low, posinf=high, neginf=low)
     level = (np.clip(anomaly_map, low, high) - low) / span
     smooth = np.asarray(Image.fromarray(level.astype(np.float32)).resize(image.size, Image.Resampling.BILINEAR))
-    index = np.rint(smooth * 255).astype(np.uint8)
-    gray = Image.fromarray(_GRAYS[np.asarray(image.convert("L"))])
-    # Pillow composites in bytes: a 24-megapixel map never becomes three float planes.
-    blended = Image.composite(Image.fromarray(_COLOURS[index]), gray.convert("RGB"), Image.fromarray(_OPACITY[index]))
-    return np.asarray(blended, dtype=np.uint8)
+    index = Image.fromarray(np.rint(smooth * 255).astype(np.uint8))
+    gray = image.convert("L").point(_GRAYS).convert("RGB")
+    opacity = index.point(_OPACITY)
+    index.putpalette(_COLOURS)
+    # Pillow looks up and composites in bytes: a 24-megapixel map never becomes three float planes.
+    return Image.composite(index.convert("RGB"), gray, opacity)
 
 
 def _colour_table() -> NDArray[np.uint8]:
@@ -149,9 +150,10 @@ def _opacity_table() -> NDArray[np.uint8]:
     return np.rint(255 * _FULL_OPACITY * smoothstep).astype(np.uint8)
 
 
-_GRAYS = (255 * (1 - _GRAY_CONTRAST) / 2 + _GRAY_CONTRAST * np.arange(256)).astype(np.uint8)
-_COLOURS = _colour_table()
-_OPACITY = _opacity_table()
+# As Pillow takes them.
+_GRAYS = (255 * (1 - _GRAY_CONTRAST) / 2 + _GRAY_CONTRAST * np.arange(256)).astype(np.uint8).tolist()
+_COLOURS = _colour_table().tobytes()
+_OPACITY = _opacity_table().tolist()
 
 
 def _as_image(pixels: NDArray[np.uint8]) -> Image.Image:

@@ -199,7 +199,7 @@ class _Run:
             loss = training_loss(self.model, batch, generator, self.plan.loss)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
+        descend(self.optimizer)
         return loss.detach()
 
     def run_epoch(self, epoch: int, progress: Progress) -> tuple[float, float]:
@@ -281,11 +281,21 @@ def train(
         _restore(run, state)
     else:
         run.begin()
+    with kept_pages():
+        _descend(run, validation, progress, keeper)
+    model.load_state_dict(run.state.best if plan.keep == "best" else run.state.weights)
+    model.eval()
+    return replace(run.state, seconds=run.seconds)
+
+
+def _descend(run: _Run, validation: NDArray[np.int64], progress: Progress, keeper: Keeper | None) -> None:
+    """Train epoch by epoch until there are enough, or no more gain, or the time is up; the state says how it went."""
+    model, plan = run.model, run.plan
     best = min((epoch.validation_loss for epoch in run.state.history), default=math.inf)
     for number in range(len(run.state.history), plan.epochs):
         if stopped_early(run.state.history, plan.patience) or (plan.budget and run.seconds >= plan.budget):
             break
-        with kept_pages(), flushed(), threads_for(model, plan.batch_size, device):
+        with flushed(), threads_for(model, plan.batch_size, run.device):
             loss, rate = run.run_epoch(number, progress)
             watched = run.validate(validation)
         _check_finite(loss, watched, number, plan)
@@ -302,9 +312,6 @@ def train(
         )
         if keeper:
             keeper.save(replace(run.state, seconds=run.seconds))
-    model.load_state_dict(run.state.best if plan.keep == "best" else run.state.weights)
-    model.eval()
-    return replace(run.state, seconds=run.seconds)
 
 
 def stopped_early(history: tuple[Epoch, ...], patience: int) -> bool:

@@ -72,8 +72,9 @@ def make_optimizer(
             it is; the parameters then have a gradient, of zeros, from the start.
     """
     parameters = list(parameters)
-    if in_place and name == "adam" and DirectAdam.available:
-        return DirectAdam(parameters, learning_rate, _EPSILON)
+    usual = all(parameter.device.type == "cpu" and parameter.dtype == torch.float32 for parameter in parameters)
+    if usual and name == "adam" and DirectAdam.available:
+        return DirectAdam(parameters, learning_rate, _EPSILON, in_place=in_place)
     if in_place:
         for parameter in parameters:
             parameter.grad = torch.zeros_like(parameter)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from array import array
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,8 +43,8 @@ class PixelStore:
         self.preparation, self.exposure = preparation, exposure
         self._shape = (preparation.height, preparation.width, preparation.channels)
         self._data = _allocate((max(1, capacity), *self._shape), np.dtype(np.uint8))
-        self._valid: list[tuple[int, int, int, int]] = []
-        self._owners: list[int] = []
+        # Arrays and not lists of numbers, which would take 170 bytes a picture.
+        self._valid, self._owners = array("q"), array("q")
         self._mask: torch.Tensor | None = None
 
     def append(self, prepared: Prepared, owner: int, keep: NDArray[np.int64] | None = None) -> None:
@@ -55,7 +56,7 @@ class PixelStore:
             if position == len(self._data):
                 self._data = _grow(self._data)
             self._data[position] = self._as_stored(prepared.pixels[index])
-            self._valid.append(prepared.placements[index].valid)
+            self._valid.extend(prepared.placements[index].valid)
             self._owners.append(owner)
 
     def __len__(self) -> int:

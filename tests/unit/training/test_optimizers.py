@@ -57,7 +57,7 @@ def steps(model: Autoencoder, images: torch.Tensor, case: dict[str, Any]) -> Ite
         loss = training_loss(model, Batch(batch, real), torch.Generator(), case.get("loss", "mse"))
         optimizer.zero_grad()
         loss.backward()
-        optimizer.step()
+        descend(optimizer)
         yield loss.item()
 
 
@@ -137,24 +137,25 @@ def test_state_survives_flattening(name: Any) -> None:
     first = [torch.nn.Parameter(torch.rand(3, 2)), torch.nn.Parameter(torch.rand(2))]
     gradients = [torch.rand(4, 3, 2), torch.rand(4, 2)]
 
-    def descend(optimizer: torch.optim.Optimizer, parameters: list[Any], first_step: int) -> None:
+    def move(optimizer: torch.optim.Optimizer, parameters: list[Any], first_step: int) -> None:
         for step in (first_step, first_step + 1):
             set_rate(optimizer, 0.1, step)
             for parameter, values in zip(parameters, gradients, strict=True):
                 parameter.grad = values[step].clone()
-            optimizer.step()
+            descend(optimizer)
 
     optimizer = make_optimizer(name, first, 0.1)
-    descend(optimizer, first, 0)
+    move(optimizer, first, 0)
     second = [torch.nn.Parameter(parameter.detach().clone()) for parameter in first]
     resumed = make_optimizer(name, second, 0.1)
     restore_state(resumed, flatten_state(optimizer))
-    descend(optimizer, first, 2)
-    descend(resumed, second, 2)
+    move(optimizer, first, 2)
+    move(resumed, second, 2)
     assert all(torch.equal(one, two) for one, two in zip(first, second, strict=True))
 
 
-def test_direct_adam_is_adam() -> None:
+@pytest.mark.parametrize("in_place", [False, True])
+def test_direct_adam_is_adam(*, in_place: bool) -> None:
     """The same steps as torch's, exact to rounding; it goes on from torch's state, and torch from its."""
     torch.manual_seed(0)
     shapes, steps = [(5, 3), (3,), (2, 5), (1,)], 30
@@ -169,12 +170,17 @@ def test_direct_adam_is_adam() -> None:
                 parameter.grad.copy_(values)
             descend(optimizer)
 
+    def make(parameters: list[Any], *, direct: bool) -> torch.optim.Optimizer:
+        if direct:
+            return make_optimizer("adam", parameters, 0.01, in_place=in_place)
+        return torch.optim.Adam(parameters, 0.01, eps=1e-7, fused=True)
+
     ends = []
     for before, after in ((False, False), (True, True), (False, True), (True, False)):
         parameters = [torch.nn.Parameter(values.clone()) for values in start]
-        optimizer = make_optimizer("adam", parameters, 0.01, in_place=before)
+        optimizer = make(parameters, direct=before)
         move(optimizer, parameters, 0)
-        resumed = make_optimizer("adam", parameters, 0.01, in_place=after)
+        resumed = make(parameters, direct=after)
         restore_state(resumed, flatten_state(optimizer))
         move(resumed, parameters, steps)
         ends.append([parameter.detach().clone() for parameter in parameters])
@@ -182,6 +188,19 @@ def test_direct_adam_is_adam() -> None:
     for other in ends[1:]:
         torch.testing.assert_close(other, ends[0], rtol=1e-5, atol=1e-6)
     assert max(float((one - two).abs().max()) for one, two in zip(ends[0], start, strict=True)) > 0.01
+
+
+def test_direct_adam_leaves_what_is_frozen() -> None:
+    """Parameters without a gradient stay as they are, and nothing is remembered of frozen ones."""
+    frozen, still, learnt = (torch.nn.Parameter(torch.ones(3), requires_grad=index > 0) for index in range(3))
+    optimizer = make_optimizer("adam", [frozen, still, learnt], 0.1)
+    learnt.sum().backward()
+    set_rate(optimizer, 0.1, 0)
+    descend(optimizer)
+    assert isinstance(optimizer, DirectAdam)
+    assert frozen.tolist() == still.tolist() == [1.0] * 3
+    assert learnt.tolist() == pytest.approx([0.9] * 3, abs=1e-4)
+    assert {key.rpartition(".")[2] for key in flatten_state(optimizer)} == {"1", "2"}
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from oddment.images.prepare import Placement, Preparation, Prepared
-from oddment.models import Autoencoder, Batch, Shape, build
+from oddment.models import Autoencoder, Batch, Shape, build, published
 from oddment.models._keras import SameConvTranspose2d
 from oddment.progress import Progress
 from oddment.scoring import ScoringGraph
@@ -58,6 +58,7 @@ def plain(name: str, pixels: NDArray[np.uint8], plan: Plan, monkeypatch: pytest.
     model = build(name, SHAPE)
     with monkeypatch.context() as patch:
         patch.setattr(SameConvTranspose2d, "_descend", _library)
+        patch.setattr(published, "run_stages", _one_by_one)
         images = torch.from_numpy(pixels[: len(pixels) - VALIDATION, None].astype(np.float32) / np.float32(255))
         with torch.no_grad():
             model.begin(lambda: iter([Batch(images, torch.ones(len(images), 1, 28, 28))]))
@@ -82,6 +83,11 @@ def plain(name: str, pixels: NDArray[np.uint8], plan: Plan, monkeypatch: pytest.
 def _library(layer: SameConvTranspose2d, images: torch.Tensor) -> torch.Tensor:
     full = nn.ConvTranspose2d.forward(layer, images)
     return full[..., : -layer.surplus, : -layer.surplus] if layer.surplus else full
+
+
+def _one_by_one(layers: nn.Sequential, images: torch.Tensor) -> torch.Tensor:
+    made: torch.Tensor = layers(images)
+    return made
 
 
 @torch.no_grad()

@@ -1,0 +1,202 @@
+"""Convolution, ReLU and pooling in one go while a model trains, where torch's own steps do work that is not needed.
+
+What is computed is what the layers say, but for rounding. On the large maps of a convolutional autoencoder a step
+waits for memory more than it computes, so that passes over them are what is saved:
+
+- The largest of four values is rectified instead of all four, which is the same number.
+- A ReLU writes where it reads.
+- The first convolution, whose images need no gradient, gives the four maps that pooling compares one by one: four
+  matrix products, and comparisons of whole numbers, which non-negative floating-point numbers are ordered as.
+- Gradients of a convolution to very few channels are one product of shifted slopes with a map, and a convolution.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - torch's own name for it
+
+from oddment.models._keras import SameConv2d
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["run_stages"]
+
+# Channels up to which a convolution is done as products of its images with all of its kernel at once.
+_FEW = 4
+# Whole numbers as wide, in whose order non-negative numbers lie, and in which torch computes four times as fast.
+_BITS = {torch.bfloat16: torch.int16, torch.float32: torch.int32}
+_CORNERS = tuple(product(range(2), repeat=2))
+
+
+def run_stages(layers: Iterable[nn.Module], images: Tensor) -> Tensor:
+    """Return what the layers make of the images, one after the other, by the short way where there is one."""
+    rest = list(layers)
+    short = images.device.type == "cpu" and images.dtype in _BITS and not torch.onnx.is_in_onnx_export()
+    while rest:
+        layer = rest.pop(0)
+        if not (short and isinstance(layer, SameConv2d) and _is_plain(layer[-1])):
+            images = layer(images)
+            continue
+        rectified = bool(rest) and isinstance(rest[0], nn.ReLU)
+        pooled = rectified and len(rest) > 1 and isinstance(rest[1], nn.MaxPool2d)
+        images = _stage(layer[-1], images, rectified=rectified, pooled=pooled)
+        del rest[: rectified + pooled]
+    return images
+
+
+def _is_plain(layer: nn.Module) -> bool:
+    """Whether it is a convolution of stride 1 that pads as much before as after."""
+    return isinstance(layer, nn.Conv2d) and layer.stride == (1, 1) and layer.kernel_size[0] % 2 == 1
+
+
+def _stage(layer: nn.Module, images: Tensor, *, rectified: bool, pooled: bool) -> Tensor:
+    """What one convolution, and a ReLU and 2×2 pooling if they follow, make of the images."""
+    weight, bias = layer.weight, layer.bias
+    # Without gradients models are watched, by numbers that must not hide what is not finite, as whole numbers may.
+    if pooled and torch.is_grad_enabled() and not images.requires_grad and images.shape[1] <= _FEW:
+        first: Tensor = _FirstPooled.apply(images, weight, bias)  # type: ignore[no-untyped-call]
+        return first
+    found: Tensor = _Convolved.apply(images, weight, bias, rectified and not pooled)  # type: ignore[no-untyped-call]
+    return F.relu(F.max_pool2d(found, 2)) if pooled else found
+
+
+def _products_kind(images: Tensor) -> torch.dtype:
+    """The type that products take their factors in."""
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else images.dtype
+
+
+class _Convolved(torch.autograd.Function):
+    """A "same" convolution of stride 1 with an odd kernel, and the ReLU after it if there is one."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor, rectified: bool) -> Tensor:  # noqa: ANN401, FBT001 - torch's
+        """Return (N, O, H, W) for images (N, I, H, W), weight (O, I, k, k) and bias (O,)."""
+        kind = _products_kind(images)
+        images, kernel, bias = images.to(kind), weight.to(kind), bias.to(kind)
+        # Products in bfloat16 would be rounded before they are added up.
+        narrow = len(kernel) <= _FEW and kind == torch.float32
+        found = (
+            _narrow(images, kernel, bias) if narrow else F.conv2d(images, kernel, bias, padding=kernel.shape[2] // 2)
+        )
+        if rectified:
+            _rectify(found)
+        ctx.save_for_backward(images, kernel, found if rectified else None)
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None]:  # noqa: ANN401
+        """Return the gradients by images, weight and bias."""
+        images, kernel, found = ctx.saved_tensors
+        slope = slopes[0] if found is None else torch.ops.aten.threshold_backward(slopes[0], found, 0)
+        return *_gradients(slope, images, kernel, wanted=ctx.needs_input_grad[0]), None
+
+
+def _rectify(values: Tensor) -> None:
+    """Set what is below zero to zero, where it is."""
+    if values.dtype == torch.bfloat16:
+        values.view(torch.int16).clamp_min_(0)
+    else:
+        values.relu_()
+
+
+def _gradients(slope: Tensor, images: Tensor, kernel: Tensor, *, wanted: bool) -> tuple[Tensor | None, Tensor, Tensor]:
+    """The gradients by images, if wanted, kernel and bias, where `slope` is that by the convolution's result."""
+    filters, channels, side, _ = kernel.shape
+    if filters > _FEW:
+        found: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.convolution_backward(
+            slope, images, kernel, [filters], [1, 1], [side // 2] * 2, [1, 1], False, [0, 0], 1, [wanted, True, True]
+        )
+        return found
+    sums = _shifted(slope, side) @ _rows(images)
+    by_kernel = sums.view(filters, side, side, channels).flip(1, 2).permute(0, 3, 1, 2)
+    mirrored = kernel.flip(2, 3).transpose(0, 1).contiguous(memory_format=torch.channels_last)
+    by_images = F.conv2d(slope, mirrored, padding=side // 2) if wanted else None
+    return by_images, by_kernel, slope.sum((0, 2, 3))
+
+
+def _rows(maps: Tensor) -> Tensor:
+    """(N, C, H, W) to (N·H·W, C)."""
+    return maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
+
+
+def _shifted(maps: Tensor, side: int, stride: int = 1, more: int = 0) -> Tensor:
+    """(N, C, H, W) to (C·k·k + more, N·H·W / stride²): each pixel's neighbourhood, by channel, row, column; then ones.
+
+    Of every `stride`-th pixel along rows and columns; k is `side + stride - 1`.
+    """
+    count, channels, height, width = maps.shape
+    padded, reach = F.pad(maps, [side // 2] * 4), side + stride - 1
+    found = maps.new_ones(channels * reach**2 + more, count, height // stride, width // stride)
+    for row, (channel, top, left) in zip(found, product(range(channels), range(reach), range(reach)), strict=False):
+        row.copy_(padded[:, channel, top : top + height : stride, left : left + width : stride])
+    return found.flatten(1)
+
+
+def _narrow(images: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
+    """The convolution to few channels, as a product with all of the kernel and a sum of what is shifted by it."""
+    filters, channels, side, _ = kernel.shape
+    count, _, height, width = images.shape
+    parts = kernel.permute(0, 2, 3, 1).reshape(-1, channels) @ _rows(images).t()
+    padded = images.new_zeros(filters, count, height + side - 1, width + side - 1)
+    for (channel, top, left), part in zip(
+        product(range(filters), range(side), range(side)), parts.view(-1, count, height, width), strict=True
+    ):
+        down, right = side - 1 - top, side - 1 - left
+        padded[channel, :, down : down + height, right : right + width] += part
+    reach = side // 2
+    inside = padded[:, :, reach : reach + height, reach : reach + width]
+    return inside.transpose(0, 1).add(bias[:, None, None]).contiguous()
+
+
+class _FirstPooled(torch.autograd.Function):
+    """A "same" convolution of images with few channels, 2×2 max pooling and a ReLU; the images get no gradient.
+
+    Of equal values the first gets the slope, row by row, as torch's pooling has it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:  # noqa: ANN401 - torch's
+        """Return (N, O, H / 2, W / 2) for images (N, I, H, W), weight (O, I, k, k) and bias (O,)."""
+        kind, (filters, channels, side, _) = _products_kind(images), weight.shape
+        seen = _shifted(images.to(kind), side, stride=2, more=1)
+        spread = weight.new_zeros(4, channels, side + 1, side + 1, filters)
+        for kernel, (down, right) in zip(spread, _CORNERS, strict=True):
+            kernel[:, down : down + side, right : right + side] = weight.permute(1, 2, 3, 0)
+        kernels = torch.cat([spread.flatten(1, 3), bias.expand(4, 1, filters)], 1).to(kind)
+        corners = [(seen.t() @ kernel).view(_BITS[kind]).clamp_min_(0) for kernel in kernels]
+        rows = [torch.maximum(*corners[:2]), torch.maximum(*corners[2:])]
+        found = torch.maximum(*rows)
+        ctx.save_for_backward(seen, *corners, *rows, found)
+        ctx.shape = weight.shape
+        count, _, height, width = images.shape
+        return found.view(kind).view(count, height // 2, width // 2, filters).permute(0, 3, 1, 2)
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[None, Tensor, Tensor]:  # noqa: ANN401
+        """Return the gradients by weight and bias."""
+        seen, *corners, upper, lower, found = ctx.saved_tensors
+        filters, channels, side, _ = ctx.shape
+        slope = _rows(slopes[0]).view(found.dtype)
+        parts = [
+            seen @ part.view(seen.dtype)
+            for row, pair in zip(
+                _shared(slope & found.neg().clamp_min_(-1), upper, lower), (corners[:2], corners[2:]), strict=True
+            )
+            for part in _shared(row, *pair)
+        ]
+        by_weight = sum(
+            part[:-1].float().view(channels, side + 1, side + 1, filters)[:, down : down + side, right : right + side]
+            for part, (down, right) in zip(parts, _CORNERS, strict=True)
+        )
+        return None, by_weight.permute(3, 0, 1, 2), sum(part[-1].float() for part in parts)
+
+
+def _shared(slope: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """The bits of a slope for each of two non-negative values: the second's where it is larger, else the first's."""
+    behind = (first - second).clamp_(-1, 0).bitwise_and_(slope)
+    return slope ^ behind, behind
