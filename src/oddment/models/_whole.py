@@ -34,7 +34,7 @@ _FINER = 2  # times, along a side, that pictures are drawn before they are avera
 _COMPARED = 500  # pictures that are mirrored to see whether they look as usual
 _FEWEST_COMPARED = 30
 # Chance that a mirrored picture lies further from the others than a picture does, up to which it looks as usual: at
-# most .55 of shirts, bags and magnetic tiles, at least .64 of trousers, shoes and digits.
+# most .55 of shirts, bags and magnetic tiles, at least .64 of digits, trousers and shoes.
 _AS_USUAL = 0.6
 _FAR = 2 / 3  # of the others that lie nearer than the one whose distance is compared
 _MIRRORED = (
