@@ -12,7 +12,7 @@ Each row is kept as soon as it is done: after an interruption the same command g
     python benchmarks/audit_quality.py --cases mnist fashion # one class with 5 and 10 % of all the others
     python benchmarks/audit_quality.py --cases clean         # nothing hidden: what is selected all the same
     python benchmarks/audit_quality.py --cases tiles         # flawless magnetic tiles with 5 and 10 % of defective ones
-    python benchmarks/audit_quality.py --methods knn-trim-2% # told that little is wrong
+    python benchmarks/audit_quality.py --methods knn-trim-2% knn-company-2% # told that little is wrong
 """
 
 from __future__ import annotations
@@ -40,9 +40,15 @@ if TYPE_CHECKING:
 
 RESULTS = Path(__file__).parent / "results"
 METHODS = ("audit", "no-trim", "clean", "isolation-forest", "knn", "pca")
-# Models and trims that are asked for; the others take what the audit chooses.
-ASKED = {"isolation-forest": ("isolation-forest", 0.0), "knn": ("knn", 0.0), "pca": ("pca", 0.0)}
-ASKED |= {"audit": ("auto", 0.2), "knn-trim-2%": ("knn", 0.02)}
+# Models, trims and options that are asked for; the others take what the audit chooses.
+ASKED: dict[str, tuple[str, float, dict[str, Any]]] = {
+    "isolation-forest": ("isolation-forest", 0.0, {}),
+    "knn": ("knn", 0.0, {}),
+    "pca": ("pca", 0.0, {}),
+    "audit": ("auto", 0.2, {}),
+    "knn-trim-2%": ("knn", 0.02, {}),
+    "knn-company-2%": ("knn", 0.0, {"company": 0.02}),
+}
 COLUMNS = ("case", "method", "seed", "normal", "odd", "auroc", "average_precision", "selected", "precision", "recall")
 MOST = 1_500  # normal images of a mixed case
 TILES = 300  # flawless photographs
@@ -138,8 +144,8 @@ def _run(name: str, method: str, seed: int) -> dict[str, Any]:
 def _scores(
     folder: Path, odd: NDArray[np.bool_], method: str, seed: int
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    model, trim = ASKED.get(method, ("auto", 0.0))
-    settings = Settings(model=model, seed=seed, device="cpu")
+    model, trim, options = ASKED.get(method, ("auto", 0.0, {}))
+    settings = Settings(model=model, options=options, seed=seed, device="cpu")
     done = audit_images([folder], settings, AuditOptions(trim=trim))
     if method == "clean":
         done = _cleaned(done, odd, settings)

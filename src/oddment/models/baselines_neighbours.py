@@ -5,7 +5,9 @@ fitted finds itself among its neighbours; only scores of other images, such as t
 
 Sources:
     knn: Ramaswamy, Rastogi and Shim, "Efficient algorithms for mining outliers from large data sets" (2000). Differs in
-        the mean over the k nearest (Angiulli and Pizzuti, 2002) of the squared distance.
+        the mean over the k nearest (Angiulli and Pizzuti, 2002) of the squared distance. With `company`, the one-sided
+        mutual reachability of Campello, Moulavi and Sander, "Density-Based Clustering Based on Hierarchical Density
+        Estimates" (2013), definition 4.
     local-outlier-factor: Breunig, Kriegel, Ng and Sander, "LOF: identifying density-based local outliers" (2000).
     one-class-svm: Schölkopf et al., "Estimating the support of a high-dimensional distribution" (2001).
     The last two as scikit-learn has them.
@@ -21,13 +23,18 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
 from oddment.errors import ParameterError
+from oddment.models._base import sum_rows
 from oddment.models._baseline import PIXELS, SIDE, Baseline, check_options
+from oddment.models._neighbours import squared_distances
 from oddment.models._registry import ModelSpec, Shape, register
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["KnnBaseline", "LocalOutlierFactorBaseline", "OneClassSvmBaseline"]
+
+_LEAST_COMPANY = 5
+_AT_ONCE = 1000
 
 
 class _Referring(Baseline):
@@ -67,21 +74,38 @@ class KnnBaseline(_Referring):
         on: "pixels" or an autoencoder.
         k: neighbours.
         references: most images that are kept.
+        company: a reference counts for no nearer than this share of them lies to it, so that a few wrong ones of a kind
+            do not vouch for each other; 0 takes distances as they are.
     """
 
-    def __init__(self, shape: Shape, *, on: str, k: int, references: int) -> None:
+    far: Tensor
+
+    def __init__(self, shape: Shape, *, on: str, k: int, references: int, company: float) -> None:
         super().__init__(shape, on=on, references=references)
-        check_options(k=(k, 1))
-        self.k = k
+        check_options(k=(k, 1), company=(company, 0.0))
+        self.k, self.company = k, company
+        self.register_buffer("far", torch.zeros(1))
 
     def learn(self, rows: NDArray[np.float32]) -> None:
-        """Keep the rows."""
+        """Keep the rows, and how far each lies from its company."""
         self._remember(rows)
+        if self.company:
+            # Each finds itself as well, as the nearest.
+            place = min(max(_LEAST_COMPANY, round(self.company * len(rows))) + 1, len(rows))
+            parts = torch.split(self.bank, _AT_ONCE)
+            self.far = torch.cat([squared_distances(part, self.bank).kthvalue(place, dim=1).values for part in parts])
 
     def judge(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean squared differences, and the neighbours' numbers as the latent."""
-        nearest = self._nearest(features, self.k)
-        return self._differences(features, nearest).mean(1), nearest
+        if not self.company:
+            nearest = self._nearest(features, self.k)
+            return self._differences(features, nearest).mean(1), nearest
+        squared = torch.maximum(sum_rows(features.square()) - 2 * self._likeness(features), self.far)
+        nearest = squared.topk(min(self.k, len(self.bank)), dim=1, largest=False).indices
+        found = self._differences(features, nearest)
+        # What a neighbour counts further than it lies belongs to no feature.
+        lacking = (self.far[nearest][:, :, None] - sum_rows(found)).clamp_min(0) / self.width
+        return (found + lacking).mean(1), nearest.to(features.dtype)
 
     def redraw(self, latent: Tensor) -> Tensor:
         """Return the mean neighbour."""
@@ -199,7 +223,7 @@ register(
         trains=False,
         baseline=True,
         side=SIDE,
-        options={"on": PIXELS, "k": 2, "references": 10_000},
+        options={"on": PIXELS, "k": 2, "references": 10_000, "company": 0.0},
         scoring_batch=64,
     )
 )

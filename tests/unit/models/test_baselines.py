@@ -31,6 +31,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("pca", {"n_components": 16}),
     ("knn", {}),
     ("knn", {"k": 5}),
+    ("knn", {"k": 3, "company": 0.05}),
     ("isolation-forest", {}),
     ("isolation-forest", {"n_estimators": 30, "max_samples": 100}),
     ("one-class-svm", {}),
@@ -99,8 +100,11 @@ def by_scikit_learn(name: str, options: dict[str, Any], model: Any, rows: Any, o
         found = PCA(options["n_components"], random_state=model.seed).fit(rows)
         return np.square(others - found.inverse_transform(found.transform(others))).mean(1)
     if name == "knn":
-        distances, _ = NearestNeighbors(n_neighbors=options["k"]).fit(rows).kneighbors(others)
-        return np.square(distances).mean(1) / 784
+        found = NearestNeighbors().fit(rows)
+        own, _ = found.kneighbors(n_neighbors=max(1, round(options["company"] * len(rows))))
+        distances, which = found.kneighbors(others, n_neighbors=len(rows))
+        counted = np.maximum(distances, own[which, -1] if options["company"] else 0)
+        return np.square(np.sort(counted, axis=1)[:, : options["k"]]).mean(1) / 784
     if name == "isolation-forest":
         sizes = {key: options[key] for key in ("n_estimators", "max_samples")}
         found = IsolationForest(**sizes, random_state=model.seed).fit(rows)
@@ -129,6 +133,17 @@ def test_scores_are_those_of_scikit_learn(name: str, options: dict[str, Any], di
         warnings.simplefilter("ignore")
         expected = by_scikit_learn(name, options, model, rows, others)
     assert np.abs(scores(model, other) - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+def test_a_few_wrong_images_of_a_kind_do_not_vouch_for_each_other(digits: Any) -> None:
+    """Ten copies of an article among 300 sevens bring it near; with company they are as far as the sevens are."""
+    normal, other = digits
+    article = other[-1:]
+    dirty = np.concatenate([normal, article + np.linspace(0, 0.01, 10, dtype=np.float32)[:, None, None, None]])
+    plain, robust = (fitted("knn", {"company": company}, dirty) for company in (0.0, 0.05))
+    usual = other[:40]
+    assert scores(plain, article) < scores(plain, usual).min()
+    assert scores(robust, article) > scores(robust, usual).max()
 
 
 @pytest.mark.parametrize(("name", "options"), CASES, ids=label)
@@ -263,6 +278,7 @@ def test_an_envelope_around_equal_images_is_refused() -> None:
         ("pca", {"n_components": "many"}, "option n_components of model 'pca' is a number, such as 32; got 'many'"),
         ("pca", {"n_components": 0}, "n_components must be a whole number of at least 1; got 0"),
         ("knn", {"k": 1.5}, "k must be a whole number of at least 1; got 1.5"),
+        ("knn", {"company": -0.1}, "company must be a number of at least 0.0; got -0.1"),
         ("knn", {"on": "pca"}, "on='pca' is itself fitted in one pass"),
         ("knn", {"on": "densse"}, "Did you mean 'dense'"),
         ("one-class-svm", {"nu": 0.0}, "nu must lie above 0"),
