@@ -83,6 +83,9 @@ class KnnBaseline(_Referring):
     def __init__(self, shape: Shape, *, on: str, k: int, references: int, company: float) -> None:
         super().__init__(shape, on=on, references=references)
         check_options(k=(k, 1), company=(company, 0.0))
+        if company >= 1:
+            msg = f"company must be a share below 1, such as 0.02 for a fiftieth of the references; got {company!r}."
+            raise ParameterError(msg)
         self.k, self.company = k, company
         self.register_buffer("far", torch.zeros(1))
 

@@ -279,6 +279,7 @@ def test_an_envelope_around_equal_images_is_refused() -> None:
         ("pca", {"n_components": 0}, "n_components must be a whole number of at least 1; got 0"),
         ("knn", {"k": 1.5}, "k must be a whole number of at least 1; got 1.5"),
         ("knn", {"company": -0.1}, "company must be a number of at least 0.0; got -0.1"),
+        ("knn", {"company": 2.0}, "company must be a share below 1, such as 0.02"),
         ("knn", {"on": "pca"}, "on='pca' is itself fitted in one pass"),
         ("knn", {"on": "densse"}, "Did you mean 'dense'"),
         ("one-class-svm", {"nu": 0.0}, "nu must lie above 0"),
