@@ -69,10 +69,10 @@ class PhotographMemory(MemoryAutoencoder):
         self.frame, self.texture = frame, texture
 
     def settle(self, *normal: Passes) -> None:
-        """Fit, and say what the drawings forgive: nothing else here sees all of a picture."""
+        """Fit, and say once what the drawings make little of: nothing else here sees all of a picture."""
         super().settle(*normal)
-        drawing: WholePicture = self.experts[-1]  # type: ignore[assignment]
-        self.notes = (*self.notes, *drawing.notes)
+        drawings = [expert for expert in self.experts if isinstance(expert, WholePicture)]
+        self.notes = tuple(dict.fromkeys([*self.notes, *(note for drawing in drawings for note in drawing.notes)]))
 
     def describe(self, images: Tensor, where: Rectangle, lit: Light) -> tuple[Tensor, ...]:
         """Return texture (N, D, h, w), then the drawings."""
