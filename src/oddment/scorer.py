@@ -43,8 +43,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Found", "Scored", "Scorer", "load"]
 
-# Pictures, about, that a thread scales and scores in one go where nothing else is asked of them.
-_AT_ONCE = 256
+# Batches, at most, that a thread scales and scores in one go where nothing else is asked of them.
+_BATCHES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,14 +268,18 @@ class Scorer:
 
     def _score_ready(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
         """The scores of pictures (N, H, W, C) that need no preparation: what `find` gives, without its bookkeeping."""
-        size = max(1, _AT_ONCE // self.model.scoring_batch) * self.model.scoring_batch
-        full = np.array([[0, 0, *self.runtime.shape[1:]]], dtype=np.int64)
+        batch, scale = self.model.scoring_batch, self.model.preparation.scale
+        at_once = self.runtime.at_once
+        # As few pieces as may be, each of which wakes the thread that waits for it, and as many for each thread.
+        pieces = at_once * -(-len(pixels) // (at_once * _BATCHES * batch))
+        size = -(-len(pixels) // (pieces * batch)) * batch
+        full = np.array([[0, 0, *self.runtime.shape[1:]]], dtype=np.int64).repeat(batch, axis=0)
 
         def work(start: int) -> NDArray[np.float32]:
-            images = self.model.preparation.scale(pixels[start : start + size])
-            return self.runtime.run(images, full.repeat(len(images), axis=0), ("anomaly_score",))["anomaly_score"]
+            # A batch at a time: what was just scaled is still in the processor's caches.
+            parts = (pixels[at : at + batch] for at in range(start, min(start + size, len(pixels)), batch))
+            return np.concatenate([self.runtime.scores(scale(part), full[: len(part)]) for part in parts])
 
-        at_once = self.runtime.at_once
         starts = range(0, len(pixels), size)
         return np.concatenate(list(ahead(starts, work, workers=at_once, waiting=2 * at_once)))
 

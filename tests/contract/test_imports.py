@@ -40,6 +40,7 @@ FINDING = (
     "oddment.results",
     "oddment.reviewing",
     "oddment.runtime",
+    "oddment.scorepath",
     "oddment.scorer",
     "oddment.searching",
     "oddment.selection",
