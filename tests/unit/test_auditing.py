@@ -19,14 +19,17 @@ from oddment.auditing import AuditOptions, Rule, audit_images
 from oddment.auditing.checks import find_oddities
 from oddment.auditing.classes import classes_of, find_suspects
 from oddment.auditing.core import Looks, far_distances
-from oddment.auditing.crossfit import assign_parts
+from oddment.auditing.crossfit import assign_parts, usual_trim
 from oddment.auditing.judge import choose_images
 from oddment.auditing.null import fit_null, p_of
 from oddment.errors import DataError, ParameterError, TooFewImagesError
 from oddment.fitting import Settings
 from oddment.images.decode import decode
 from oddment.images.measure import measure
+from oddment.images.prepare import Preparation
+from oddment.models import get_spec
 from oddment.progress import Progress
+from oddment.training.choosing import Choice
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -339,6 +342,31 @@ class TestAudit:
         assert "negative.png" in trimmed
         assert np.isfinite(done.scores).all()
         assert not audit_images([folder], SETTINGS, AuditOptions(trim=0)).judged[0].crossed.trimmed.any()
+
+    @pytest.mark.parametrize(
+        ("model", "side", "share"),
+        [("gradient-memory", 28, 0.2), ("photograph-memory", 128, 0.0), ("conv-large", 128, 0.2)],
+    )
+    def test_photographs_in_a_memory_all_train(self, model: str, side: int, share: float) -> None:
+        """Of small pictures, and where a network trains, a fifth is left out; it can be asked for otherwise."""
+        assert usual_trim(Choice(get_spec(model), Preparation(side, side, 1), "")) == share
+
+    @pytest.mark.parametrize(("trim", "forgives"), [(None, True), (0.2, False)])
+    def test_forgives_where_all_train(
+        self, trim: float | None, forgives: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What framing changes among the usual ones alone says too little; among all photographs it does not."""
+        seen: list[Any] = []
+
+        def caught(*args: Any, **kwargs: Any) -> Any:
+            seen.append(args[4].options.get("forgive", 8.0))
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("oddment.auditing.run.cross_fit", caught)
+        photographs = save(tmp_path, np.random.default_rng(0).integers(0, 256, (24, 100, 120), np.uint8))
+        with pytest.raises(KeyboardInterrupt):
+            audit_images([photographs], Settings(model="photograph-memory", device="cpu"), AuditOptions(trim=trim))
+        assert seen == [8.0 if forgives else 0.0]
 
     def test_a_reference_makes_the_p_values_conformal(self, folder: Path, tmp_path: Path) -> None:
         """Whole multiples of 1 / (n + 1), never smaller; and the rule then promises."""

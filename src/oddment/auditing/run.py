@@ -14,7 +14,7 @@ import numpy as np
 import oddment
 from oddment.auditing.checks import Duplicates, Leak, Oddity, alike, find_duplicates, find_leaks, find_oddities
 from oddment.auditing.classes import Suspect, classes_of, find_suspects
-from oddment.auditing.crossfit import cross_fit, fits
+from oddment.auditing.crossfit import by_appearance, cross_fit, fits, usual_trim
 from oddment.auditing.judge import Chosen, Rule, choose_images
 from oddment.auditing.judged import Judged
 from oddment.auditing.null import LEAST_SCORES, p_of
@@ -43,7 +43,7 @@ __all__ = ["Audit", "AuditOptions", "audit_images"]
 # Elsewhere only what is at least this odd where it lies is tried: nothing else can bear a wrong label.
 _TRIED_ELSEWHERE = 0.2
 # Counted up when the same images and options would be worked on otherwise than before.
-_PROCEDURE = 4
+_PROCEDURE = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,8 @@ class AuditOptions:
     Args:
         rule: how images are selected.
         parts: models of one cross-fit: each scores the part that it was fitted without.
-        trim: the share of the images, those that look oddest, that is left out of training; in [0, 0.5).
+        trim: the share of the images, those that look oddest, that is left out of training, in [0, 0.5); None for
+            `crossfit.usual_trim`.
         classes: judge each subfolder by its own images; None does so where they look like classes.
 
     Raises:
@@ -62,7 +63,7 @@ class AuditOptions:
 
     rule: Rule = field(default_factory=Rule)
     parts: int = 5
-    trim: float = 0.2
+    trim: float | None = None
     classes: bool | None = None
 
     def __post_init__(self) -> None:
@@ -71,7 +72,7 @@ class AuditOptions:
             text
             for text, holds in {
                 f"parts must lie between 2 and 100; got {self.parts}.": 2 <= self.parts <= 100,
-                f"trim must be at least 0 and below 0.5; got {self.trim}.": 0 <= self.trim < 0.5,
+                f"trim must be at least 0 and below 0.5; got {self.trim}.": self.trim is None or 0 <= self.trim < 0.5,
             }.items()
             if not holds
         ]
@@ -160,7 +161,7 @@ def audit_images(
         msg = f"no image in {_named(sources)} can be used: {reasons}."
         raise DataError(msg)
     choice = choose(settings, looked)
-    if "forgive" in choice.spec.options:
+    if "forgive" in choice.spec.options and (by_appearance(choice) or _trim(choice, options)):
         # What trains is without the oddest: forgiving would make rare normal images look worse than they are.
         settings = replace(settings, options={"forgive": 0.0} | settings.options)
     progress.say(f"{choice.spec.name}, {choice.reason}.")
@@ -212,6 +213,10 @@ def audit_images(
         leaks=tuple(leaks),
         notes=(*_notes(collection, classes, judged, chosen), *_reference_notes(collection, known, chosen)),
     )
+
+
+def _trim(choice: Choice, options: AuditOptions) -> float:
+    return usual_trim(choice) if options.trim is None else options.trim
 
 
 def _named(sources: Sequence[str | Path]) -> str:
@@ -285,7 +290,8 @@ def _judge_all(
     work: Partial | None,
     progress: Progress,
 ) -> tuple[Judged, ...]:
-    done, total = 0, len(sets) * fits(choice, parts=options.parts, trim=options.trim, model=settings.model)
+    trim = _trim(choice, options)
+    done, total = 0, len(sets) * fits(choice, parts=options.parts, trim=trim, model=settings.model)
     progress.start("Scoring each image by models that have not seen it", total)
     judged = []
     for number, (name, members) in enumerate(sets.items()):
@@ -302,7 +308,7 @@ def _judge_all(
             choice,
             settings,
             parts=options.parts,
-            trim=options.trim,
+            trim=trim,
             partial=work,
             name=str(number),
             told=told,

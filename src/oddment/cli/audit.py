@@ -106,13 +106,15 @@ def audit(
         int, typer.Option(help="Models, each scoring the part it was fitted without.", rich_help_panel=_TRAIN)
     ] = 5,
     trim: Annotated[
-        float,
+        float | None,
         typer.Option(
             help="Share of the images, the oddest-looking, left out of training. With 0, or a model that is named, "
-            "small images get no second opinion by their looks.",
+            "small images get no second opinion by their looks. [default: 0.2; photographs 0, but for models that are "
+            "trained]",
+            show_default=False,
             rich_help_panel=_TRAIN,
         ),
-    ] = 0.2,
+    ] = None,
     groups: Annotated[
         str | None,
         typer.Option(
