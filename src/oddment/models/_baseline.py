@@ -10,7 +10,7 @@ Padding is filled with the mean image: it takes part in no distance with its con
 from __future__ import annotations
 
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -37,6 +37,9 @@ SIDE = 64
 _MOST_BYTES = 256 * 1024**2
 # Principal directions weaker than this share of the strongest are rounding.
 _LEAST_VARIANCE = 1e-7
+# Rows, or features, up to which principal components are computed exactly.
+_MOST_EXACT = 1500
+_NULL = 1e-9  # of the longest direction: rounding
 
 
 class Baseline(AnyLength, Autoencoder):
@@ -230,18 +233,56 @@ def _latent_width(inner: Autoencoder, shape: Shape) -> int:
     return width
 
 
-def fit_pca(rows: NDArray[np.float32], n_components: int, seed: int) -> Any:  # noqa: ANN401 - scikit-learn's PCA
-    """Return scikit-learn's PCA of rows (n, F), with as many components as they allow."""
-    from sklearn.decomposition import PCA
+class Pca(NamedTuple):
+    """Principal components.
+
+    Args:
+        mean: (F,).
+        components: (k, F), of unit length, the strongest first.
+        variance: (k,), of rows along each.
+    """
+
+    mean: NDArray[np.floating[Any]]
+    components: NDArray[np.floating[Any]]
+    variance: NDArray[np.floating[Any]]
+
+
+def fit_pca(rows: NDArray[np.float32], n_components: int, seed: int) -> Pca:
+    """Return the principal components of rows (n, F), as many as they allow."""
+    count = max(1, min(n_components, len(rows) - 1, rows.shape[1]))
+    if min(rows.shape) <= _MOST_EXACT:
+        return _exact_pca(rows, count)
+    from sklearn.decomposition import PCA  # a second, paid only where there is much
 
     # Rows that are all equal have no variance to divide by.
     with np.errstate(divide="ignore", invalid="ignore"):
-        return PCA(max(1, min(n_components, len(rows) - 1, rows.shape[1])), random_state=seed).fit(rows)
+        found = PCA(count, random_state=seed).fit(rows)
+    return Pca(found.mean_, found.components_, found.explained_variance_)
+
+
+def _exact_pca(rows: NDArray[np.float32], count: int) -> Pca:
+    """The same by the eigenvectors of the smaller of the two matrices of inner products."""
+    values = torch.from_numpy(np.ascontiguousarray(rows, np.float64))
+    mean = values.mean(0)
+    values -= mean
+    wide = values.shape[1] > len(values)
+    strengths, vectors = torch.linalg.eigh(values @ values.T if wide else values.T @ values)
+    strengths, vectors = strengths.flip(0)[:count].clamp_min(0), vectors.flip(1)[:, :count]
+    if wide:
+        vectors = values.T @ vectors
+        lengths = torch.linalg.vector_norm(vectors, dim=0)
+        # Along directions without variance lies nothing: they become null.
+        vectors = torch.where(lengths > _NULL * lengths.max(), vectors / lengths, 0.0)
+    # Either sign is right; the largest coefficient is made positive, so that it is always the same.
+    largest = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))
+    vectors = torch.where(largest < 0, -vectors, vectors)
+    variance = strengths / max(1, len(values) - 1)
+    return Pca(mean.numpy(), vectors.T.contiguous().numpy(), variance.numpy())
 
 
 def _principal(rows: NDArray[np.float32], n_components: int, seed: int) -> Tensor:
     """The principal directions (k, F) of centred rows, at most `n_components`, none that is rounding."""
     pca = fit_pca(rows, n_components, seed)
-    strong = pca.explained_variance_ > _LEAST_VARIANCE * max(pca.explained_variance_[0], 1e-12)
+    strong = pca.variance > _LEAST_VARIANCE * max(pca.variance[0], 1e-12)
     strong[0] = True
-    return torch.from_numpy(np.ascontiguousarray(pca.components_[strong], np.float32))
+    return torch.from_numpy(np.ascontiguousarray(pca.components[strong], np.float32))

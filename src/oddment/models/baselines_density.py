@@ -87,14 +87,14 @@ class GaussianBaseline(Baseline):
         """Set the whitening; returns the geometric mean of all variances, (1, 1)."""
         pca = fit_pca(rows, _MOST_DIRECTIONS, self.seed)
         # As a Gaussian's likelihood has it: divided by n, not by n - 1.
-        own = pca.explained_variance_.astype(np.float64) * (len(rows) - 1) / len(rows)
+        own = pca.variance.astype(np.float64) * (len(rows) - 1) / len(rows)
         rest = max(0.0, float(rows.var(axis=0, dtype=np.float64).sum() - own.sum()))
         others = self.width - len(own)
         own = own + self.regularisation
         # With nothing left over, any number does: this one loses the least to rounding.
         common = rest / others + self.regularisation if others else float(np.exp(np.log(own).mean()))
-        self.middle = torch.from_numpy(pca.mean_[None].astype(np.float32))
-        self.directions = torch.from_numpy(np.ascontiguousarray(pca.components_, np.float32))
+        self.middle = torch.from_numpy(pca.mean[None].astype(np.float32))
+        self.directions = torch.from_numpy(np.ascontiguousarray(pca.components, np.float32))
         self.shrink = torch.from_numpy(np.sqrt(common / own)[None] - 1).float()
         self.scale = torch.full((1, self.width), common**-0.5)
         mean = (np.log(own).sum() + others * math.log(common)) / self.width
@@ -133,8 +133,8 @@ class PcaBaseline(Baseline):
     def learn(self, rows: NDArray[np.float32]) -> None:
         """Compute the components."""
         pca = fit_pca(rows, self.kept, self.seed)
-        self.middle = torch.from_numpy(pca.mean_[None].astype(np.float32))
-        self.components = torch.from_numpy(np.ascontiguousarray(pca.components_, np.float32))
+        self.middle = torch.from_numpy(pca.mean[None].astype(np.float32))
+        self.components = torch.from_numpy(np.ascontiguousarray(pca.components, np.float32))
 
     def judge(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Return the squared residual, and the coefficients as the latent."""
