@@ -122,6 +122,10 @@ def python_of(peer: Peer, cache: Path) -> str | None:
     return None
 
 
+# What the command line sets where nothing else runs.
+OWN = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000", "THP_MEM_ALLOC_ENABLE": "1"}
+
+
 class Worker:
     """A process that answers requests; see peers/_worker.py.
 
@@ -131,7 +135,7 @@ class Worker:
     """
 
     def __init__(self, python: str, script: str) -> None:
-        environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"} if script.startswith("oddment") else os.environ
+        environment = os.environ | OWN if script.startswith("oddment") else os.environ
         self._process = subprocess.Popen(
             [python, "-W", "ignore", str(SCRIPTS / script)],
             stdin=subprocess.PIPE,
