@@ -116,7 +116,7 @@ def _gradients(slope: Tensor, images: Tensor, kernel: Tensor, *, wanted: bool) -
         return found
     sums = _long_product(_shifted(slope, side), _rows(images))
     by_kernel = sums.view(filters, side, side, channels).flip(1, 2).permute(0, 3, 1, 2)
-    mirrored = kernel.flip(2, 3).transpose(0, 1).contiguous(memory_format=torch.channels_last)
+    mirrored = _channels_last(kernel.flip(2, 3).transpose(0, 1))
     by_images = F.conv2d(slope, mirrored, padding=side // 2) if wanted else None
     return by_images, by_kernel, slope.sum((0, 2, 3))
 
@@ -131,6 +131,17 @@ def _long_product(few: Tensor, many: Tensor) -> Tensor:
     left = few.view(-1, parts, length // parts).transpose(0, 1)
     found: Tensor = torch.bmm(left, many.view(parts, length // parts, -1)).sum(0)
     return found
+
+
+def _channels_last(kernel: Tensor) -> Tensor:
+    """The same, laid out with channels last beyond doubt.
+
+    With a single channel either layout is the other, torch takes the first, makes maps of channels first, and is ten
+    times as slow with these beside others: 42 instead of 3 ms a step at 64×64.
+    """
+    _, channels, height, width = kernel.shape
+    laid = kernel.contiguous(memory_format=torch.channels_last)
+    return laid.as_strided(laid.shape, (height * width * channels, 1, width * channels, channels))
 
 
 def _rows(maps: Tensor) -> Tensor:
