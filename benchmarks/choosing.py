@@ -4,7 +4,7 @@ Several models on the same images, by how many there are, by colour and by textu
 stands the one on synthetic defects in held-out normal images, by which a race between models would choose.
 
     number    one class of MNIST or Fashion-MNIST normal, 40 or 300 images of it
-    texture   gray crops of 32×32 of one photograph of a surface, those of twelve others odd; upper half, lower half
+    texture   gray crops of 32×32 of one photograph of a surface, those of ten others odd; upper half, lower half
     photographs   flawless magnetic tiles, 40, 100 or 300 of them, defective ones odd
     colour    crops of photographs in colour; articles of Fashion-MNIST tinted at random, where another article is odd
               (tinted) or the same one in hues of the other half of the circle (hue)
