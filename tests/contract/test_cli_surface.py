@@ -45,6 +45,25 @@ def test_help_fits_eighty_columns(command: str) -> None:
         assert not silent
 
 
+def commands_below(group: Any, *words: str) -> list[tuple[tuple[str, ...], Any]]:
+    """All commands, those in groups too, and how they are called."""
+    found = []
+    for name, command in group.commands.items():
+        inner = hasattr(command, "commands")
+        found += commands_below(command, *words, name) if inner else [((*words, name), command)]
+    return found
+
+
+@pytest.mark.parametrize(("words", "command"), commands_below(GROUP))
+def test_help_says_the_defaults_that_it_is_told(words: tuple[str, ...], command: Any) -> None:
+    """What stands in brackets in a help text is shown, and not taken for a colour."""
+    runner = CliRunner(env={"COLUMNS": "80", "TERMINAL_WIDTH": "80", "TERM": "dumb", "NO_COLOR": "1"})
+    shown = re.sub(r"[│\s]", "", runner.invoke(app, [*words, "--help"]).stdout)
+    for item in command.params:
+        for told in re.findall(r"\[default: [^\]]*", getattr(item, "help", None) or ""):
+            assert re.sub(r"\s", "", told) in shown
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_short_help(command: str) -> None:
     """-h is --help."""

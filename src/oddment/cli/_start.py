@@ -29,7 +29,7 @@ COMMANDS = (
 )
 GROUPS = ("data", "recipe")
 _TRAINING = {"demo", "fit", "audit", "compare", "recipe"}
-_SPIN = "10000"  # some ten microseconds
+_SPIN = "10000"  # rounds
 
 
 def new_app() -> typer.Typer:

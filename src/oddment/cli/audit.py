@@ -63,7 +63,7 @@ def audit(
     fdr: Annotated[
         float | None,
         typer.Option(
-            help="Select so that about this share of the selected are ordinary images. [default: 0.1]",
+            help="Select so that about this share of the selected are ordinary images. \\[default: 0.1]",
             rich_help_panel=_SELECT,
         ),
     ] = None,
@@ -94,7 +94,8 @@ def audit(
         bool | None,
         typer.Option(
             "--classes/--no-classes",
-            help="Judge each subfolder by its own images, and look for wrong labels. [default: if all have 30 images]",
+            help="Judge each subfolder by its own images, and look for wrong labels. "
+            "\\[default: if all have 30 images]",
             show_default=False,
             rich_help_panel=_ALSO,
         ),
@@ -109,8 +110,8 @@ def audit(
         float | None,
         typer.Option(
             help="Share of the images, the oddest-looking, left out of training. With 0, or a model that is named, "
-            "small images get no second opinion by their looks. [default: 0.2; photographs 0, but for models that are "
-            "trained]",
+            "small images get no second opinion by their looks. \\[default: 0.2; 0 for photographs, unless their "
+            "model is trained]",
             show_default=False,
             rich_help_panel=_TRAIN,
         ),

@@ -57,7 +57,7 @@ def compare(
     seed: Seed = 0,
     target_fpr: Annotated[
         float | None,
-        typer.Option(help="Share of normal images that may be flagged. [default: 0.01]", rich_help_panel=_FITS),
+        typer.Option(help="Share of normal images that may be flagged. \\[default: 0.01]", rich_help_panel=_FITS),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the images, at most.", rich_help_panel=_FITS)] = None,
     budget: Annotated[

@@ -38,7 +38,9 @@ Normal = Annotated[
 ]
 Anomaly = Annotated[
     list[str] | None,
-    typer.Option(help="An anomalous class; repeatable. [default: all others]", metavar="CLASS", rich_help_panel=_SPLIT),
+    typer.Option(
+        help="An anomalous class; repeatable. \\[default: all others]", metavar="CLASS", rich_help_panel=_SPLIT
+    ),
 ]
 HeldOut = Annotated[
     list[str] | None,

@@ -59,7 +59,7 @@ _READ = "Reading images"
 TargetFpr = Annotated[
     float | None,
     typer.Option(
-        help="Share of new normal images that may be flagged: a promise, kept by held-out images. [default: 0.01]",
+        help="Share of new normal images that may be flagged: a promise, kept by held-out images. \\[default: 0.01]",
         rich_help_panel=_RULE,
     ),
 ]
@@ -93,7 +93,9 @@ Seed = Annotated[int, typer.Option(help="Same seed, same images, same machine: s
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel=_TRAIN)]
 Size = Annotated[
     str | None,
-    typer.Option(help="Side, or WIDTHxHEIGHT, that the model sees. [default: from the images]", rich_help_panel=_READ),
+    typer.Option(
+        help="Side, or WIDTHxHEIGHT, that the model sees. \\[default: from the images]", rich_help_panel=_READ
+    ),
 ]
 Channels = Annotated[
     Literal["auto", "gray", "colour"], typer.Option(help="What the model sees.", rich_help_panel=_READ)

@@ -71,12 +71,12 @@ def run(
     name: Annotated[str | None, typer.Argument(help=_NAMES, show_default=False)] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="The folder to write to. [default: oddment-recipes/NAME]"),
+        typer.Option("--output", "-o", help="The folder to write to. \\[default: oddment-recipes/NAME]"),
     ] = None,
     run_all: Annotated[bool, typer.Option("--all", help="Every recipe, each into a folder of its own in OUT.")] = False,
     seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
     seeds: Annotated[
-        int | None, typer.Option(help="How many seeds, counted up. [default: the recipe's]", metavar="N")
+        int | None, typer.Option(help="How many seeds, counted up. \\[default: the recipe's]", metavar="N")
     ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Seconds, on the embedded sample: shows that everything runs.")
@@ -84,7 +84,7 @@ def run(
     jobs: Annotated[
         int | None,
         typer.Option(
-            help="With --all: how many at a time, each with its share of the cores. [default: one a core]", min=1
+            help="With --all: how many at a time, each with its share of the cores. \\[default: one a core]", min=1
         ),
     ] = None,
     as_json: Json = False,

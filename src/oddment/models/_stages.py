@@ -124,7 +124,7 @@ def _gradients(slope: Tensor, images: Tensor, kernel: Tensor, *, wanted: bool) -
 def _long_product(few: Tensor, many: Tensor) -> Tensor:
     """Return few (M, K) @ many (K, N) where K is very long: as parts, each by itself, and their sum.
 
-    Of a single product of 9 rows in bfloat16, two threads make 39 ms where one takes 3, and the parts take 1.
+    Of a single product of 9 rows in bfloat16, two threads take 39 ms where one takes 3, and the parts take 1.
     """
     length = few.shape[1]
     parts = math.gcd(length, _PARTS)
