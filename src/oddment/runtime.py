@@ -43,8 +43,7 @@ class Runtime:
         graph: ONNX bytes with inputs `images` float32 (N, C, H, W) and `valid` int64 (N, 4), outputs `OUTPUTS`.
         shape: (C, H, W) that the graph must take.
         batch: pictures in every call of the graph.
-        threads: that score, within one operator where pictures are large, on a batch each where they are small; 0 for
-            all cores.
+        threads: that score, on a batch each, or within one operator where a batch is one picture; 0 for all cores.
 
     Attributes:
         at_once: how many threads may usefully call `run` at the same time.
@@ -58,8 +57,8 @@ class Runtime:
         options = _options()
         asked = _threads() if threads is None else threads
         self.at_once = asked or cores()
-        # Of small pictures, an operator has little to share: a batch a thread is a tenth quicker than a batch for all.
-        options.intra_op_num_threads = 1 if max(shape[1:]) <= _SMALL_SIDE else asked
+        # A batch a thread is quicker than a batch for all, by a tenth and more; a picture by itself should not wait so.
+        options.intra_op_num_threads = asked if batch == 1 else 1
         self._options = options
         self._session = _load(graph, options)
         self._small = graph if max(shape[1:]) <= _SMALL_SIDE and len(graph) <= _SMALL_GRAPH else None

@@ -12,6 +12,7 @@ from oddment.auditing.core import COMPANY, KIND, Looks, appearances, far_distanc
 from oddment.auditing.opinion import opinion
 from oddment.errors import TooFewImagesError
 from oddment.fitting import fit_graph
+from oddment.images.stream import ahead
 from oddment.runtime import Runtime
 from oddment.scoring import export
 from oddment.training.choosing import SMALL_SIDE
@@ -209,13 +210,17 @@ def _combine(
 def score_store(graph: bytes, choice: Choice, collection: Collection, images: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return the anomaly scores, float32 (n,), that a graph gives these images of the collection (one picture each)."""
     made, store = choice.preparation, collection.store
-    runtime = Runtime(graph, shape=(made.channels, made.height, made.width), batch=choice.spec.scoring_batch)
-    scores, valid, size = np.empty(len(images), np.float32), store.valid, 8 * choice.spec.scoring_batch
-    for start in range(0, len(images), size):
+    runtime = Runtime(graph, shape=(made.channels, made.height, made.width), batch=choice.scored_at_once)
+    valid, size = store.valid, 8 * runtime.batch
+    # Of photographs, scored one by one, `scores` itself takes several at once.
+    at_once = 1 if runtime.batch == 1 else runtime.at_once
+
+    def work(start: int) -> NDArray[np.float32]:
         chosen = images[start : start + size]
-        found = runtime.run(made.scale(store.pixels[chosen]), valid[chosen], ("anomaly_score",))
-        scores[start : start + size] = found["anomaly_score"]
-    return scores
+        return runtime.scores(made.scale(store.pixels[chosen]), valid[chosen])
+
+    parts = ahead(range(0, len(images), size), work, workers=at_once, waiting=at_once + 1)
+    return np.concatenate([np.empty(0, np.float32), *parts])
 
 
 @torch.no_grad()

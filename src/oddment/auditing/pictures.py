@@ -70,7 +70,7 @@ def _draw_part(audit: Audit, judged: Judged, part: int, wanted: NDArray[np.int64
     runtime = Runtime(
         judged.crossed.models[part].graph,
         shape=(made.channels, made.height, made.width),
-        batch=audit.choice.spec.scoring_batch,
+        batch=audit.choice.scored_at_once,
     )
     usual = own[~audit.chosen.selected[own]]
     usual = usual[:: max(1, len(usual) // _ORDINARY)] if usual.size else own
@@ -93,7 +93,7 @@ def _run(
     audit: Audit, runtime: Runtime, images: NDArray[np.int64]
 ) -> Iterator[tuple[int, NDArray[np.float32], NDArray[np.float32]]]:
     """Index, anomaly map and reconstruction of each image, padding cut off."""
-    store, made, size = audit.collection.store, audit.choice.preparation, audit.choice.spec.scoring_batch
+    store, made, size = audit.collection.store, audit.choice.preparation, runtime.batch
     valid = store.valid
     for start in range(0, len(images), size):
         chosen = images[start : start + size]

@@ -51,7 +51,7 @@ class ModelSpec:
         batch_size: images a step.
         steps: gradient steps that a full training takes, spread over the epochs.
         epochs: least and most epochs, whatever the number of images.
-        scoring_batch: pictures scored at once; part of the model, since it fixes the order of the additions.
+        scoring_batch: pictures scored at once if they are small; see `scored_at_once`.
         draws: whether its score looks at the pixels of its reconstruction. Where not, the reconstruction is a drawing
             for people, and scores of pixels by name are refused.
         gains_from_bfloat16: whether it was measured to train faster in bfloat16, to the same validation loss.
@@ -74,7 +74,16 @@ class ModelSpec:
     draws: bool = True
     gains_from_bfloat16: bool = False
 
+    def scored_at_once(self, channels: int, height: int, width: int) -> int:
+        """Return how many pictures are scored at once; part of a fitted model, since it fixes the order of additions.
 
+        Large ones are scored few at a time, since their maps must stay in the processor's caches.
+        """
+        return max(1, min(self.scoring_batch, _NUMBERS_AT_ONCE // (channels * height * width)))
+
+
+# Four pictures of 256×256 in colour: a decoder's maps of them are 16 times as much.
+_NUMBERS_AT_ONCE = 4 * 256 * 256 * 3
 _SPECS: dict[str, ModelSpec] = {}
 
 

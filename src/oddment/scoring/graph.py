@@ -19,6 +19,7 @@ from oddment.models._exposure import standardise_exposure
 from oddment.models._padding import fold_crops, fold_padding
 from oddment.scoring.choices import MODEL, Pool, parse_pool, parse_scores
 from oddment.scoring.narrow import widen_narrow
+from oddment.scoring.phases import split_phases
 from oddment.scoring.residuals import residual
 from oddment.scoring.unpadded import skip_masks
 from oddment.scoring.upsampled import fold_upsampling
@@ -185,5 +186,5 @@ def export(graph: ScoringGraph) -> bytes:
             output_names=list(graph.outputs),
             dynamic_axes={name: {0: "batch"} for name in ("images", "valid", *graph.outputs)},
         )
-    written = widen_narrow(fold_upsampling(fold_crops(fold_padding(buffer.getvalue()))))
+    written = split_phases(widen_narrow(fold_upsampling(fold_crops(fold_padding(buffer.getvalue())))))
     return skip_masks(written, shape.height, shape.width)

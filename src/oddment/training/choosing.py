@@ -43,6 +43,12 @@ class Choice:
     preparation: Preparation
     reason: str
 
+    @property
+    def scored_at_once(self) -> int:
+        """How many pictures are scored at once."""
+        made = self.preparation
+        return self.spec.scored_at_once(made.channels, made.height, made.width)
+
 
 def choose(settings: Settings, looked: Survey) -> Choice:
     """Return the model and the preparation.
