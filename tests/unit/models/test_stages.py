@@ -15,6 +15,15 @@ LAYERS = {
     "first, not pooled": lambda: [SameConv2d(2, 6, 3), nn.ReLU()],
     "pooled later": lambda: [SameConv2d(1, 6, 3), nn.ReLU(), SameConv2d(6, 8, 3), nn.ReLU(), nn.MaxPool2d(2)],
     "narrow": lambda: [SameConv2d(3, 8, 3), nn.ReLU(), SameConv2d(8, 2, 5), nn.Sigmoid()],
+    "doubled": lambda: [SameConv2d(2, 6, 3), nn.ReLU(), nn.Upsample(scale_factor=2), SameConv2d(6, 8, 3), nn.ReLU()],
+    "doubled, not rectified": lambda: [SameConv2d(2, 6, 3), nn.Upsample(scale_factor=2), SameConv2d(6, 5, 3)],
+    "doubled, wide kernel": lambda: [SameConv2d(2, 6, 3), nn.Upsample(scale_factor=2), SameConv2d(6, 8, 5), nn.ReLU()],
+    "doubled, narrow": lambda: [SameConv2d(2, 6, 3), nn.ReLU(), nn.Upsample(scale_factor=2), SameConv2d(6, 1, 3)],
+    "enlarged smoothly": lambda: [
+        SameConv2d(2, 6, 3),
+        nn.Upsample(scale_factor=2, mode="bilinear"),
+        SameConv2d(6, 8, 3),
+    ],
     "with strides": lambda: [
         SameConv2d(3, 8, 4, stride=2),
         nn.ReLU(),
@@ -43,7 +52,7 @@ def test_is_what_the_layers_give(name: str) -> None:
     """Numbers and gradients within rounding."""
     channels = LAYERS[name]()[0][-1].in_channels
     torch.manual_seed(1)
-    for ours, theirs in zip(*both(name, torch.rand(3, channels, 12, 8)), strict=True):
+    for ours, theirs in zip(*both(name, torch.rand(3, channels, 16, 12)), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
@@ -59,7 +68,7 @@ def test_bfloat16(name: str) -> None:
     """Products in bfloat16 are off by its rounding and no more."""
     channels = LAYERS[name]()[0][-1].in_channels
     torch.manual_seed(1)
-    images = torch.rand(3, channels, 12, 8)
+    images = torch.rand(3, channels, 16, 12)
     exact = both(name, images)[1]
     with torch.autocast("cpu", torch.bfloat16):
         rounded, usual = both(name, images)
