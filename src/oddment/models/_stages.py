@@ -5,8 +5,8 @@ waits for memory more than it computes, so that passes over them are what is sav
 
 - The largest of four values is rectified instead of all four, which is the same number.
 - A ReLU writes where it reads.
-- The first convolution, whose images need no gradient, gives the four maps that pooling compares one by one: four
-  matrix products, and comparisons of whole numbers, in whose order floating-point numbers above zero lie.
+- The first convolution, whose images need no gradient, gives the four values that pooling compares side by side: one
+  matrix product, and comparisons of whole numbers, in whose order floating-point numbers above zero lie.
 - Gradients of a convolution to very few channels are one product of shifted slopes with a map, and a convolution.
 - Those of a convolution of an upsampled map are those of a strided one of the small map: four ninths of the operations.
 """
@@ -35,7 +35,9 @@ _FEW = 4
 _BITS = {torch.bfloat16: torch.int16, torch.float32: torch.int32}
 _LEAST = 128  # pixels of a small map, from which it was measured to gain
 _PARTS = 8  # of a sum over all pixels of a batch
-_CORNERS = tuple(product(range(2), repeat=2))
+# Of a square of two by two, row and column, as the halves of a row of values hold them: the upper and the lower row of
+# the left column, then those of the right one.
+_CORNERS = ((0, 0), (1, 0), (0, 1), (1, 1))
 
 
 def run_stages(layers: Iterable[nn.Module], images: Tensor) -> Tensor:
@@ -227,9 +229,9 @@ def _shifted(maps: Tensor, side: int, stride: int = 1, more: int = 0) -> Tensor:
     """
     count, channels, height, width = maps.shape
     padded, reach = F.pad(maps, [side // 2] * 4), side + stride - 1
+    around = padded.unfold(2, reach, stride).unfold(3, reach, stride).permute(1, 4, 5, 0, 2, 3)
     found = maps.new_ones(channels * reach**2 + more, count, height // stride, width // stride)
-    for row, (channel, top, left) in zip(found, product(range(channels), range(reach), range(reach)), strict=False):
-        row.copy_(padded[:, channel, top : top + height : stride, left : left + width : stride])
+    found[: channels * reach**2].view(around.shape).copy_(around)
     return found.flatten(1)
 
 
@@ -260,14 +262,14 @@ class _FirstPooled(torch.autograd.Function):
         """Return (N, O, H / 2, W / 2) for images (N, I, H, W), weight (O, I, k, k) and bias (O,)."""
         kind, (filters, channels, side, _) = _products_kind(images), weight.shape
         seen = _shifted(images.to(kind), side, stride=2, more=1)
-        spread = weight.new_zeros(4, channels, side + 1, side + 1, filters)
-        for kernel, (down, right) in zip(spread, _CORNERS, strict=True):
-            kernel[:, down : down + side, right : right + side] = weight.permute(1, 2, 3, 0)
-        kernels = torch.cat([spread.flatten(1, 3), bias.expand(4, 1, filters)], 1).to(kind)
-        corners = [(seen.t() @ kernel).view(_BITS[kind]) for kernel in kernels]
-        rows = [torch.maximum(*corners[:2]), torch.maximum(*corners[2:])]
-        found = torch.maximum(*rows).clamp_min_(0)
-        ctx.save_for_backward(seen, *corners, *rows, found)
+        spread = weight.new_zeros(channels, side + 1, side + 1, 4, filters)
+        for place, (down, right) in enumerate(_CORNERS):
+            spread[:, down : down + side, right : right + side, place] = weight.permute(1, 2, 3, 0)
+        kernels = torch.cat([spread.view(-1, 4 * filters), bias.repeat(4)[None]]).to(kind)
+        corners = (seen.t() @ kernels).view(_BITS[kind])
+        rows = torch.maximum(*_halves(corners))
+        found = torch.maximum(*_halves(rows)).clamp_min_(0)
+        ctx.save_for_backward(seen, corners, rows, found)
         ctx.shape = weight.shape
         count, _, height, width = images.shape
         return found.view(kind).view(count, height // 2, width // 2, filters).permute(0, 3, 1, 2)
@@ -275,32 +277,34 @@ class _FirstPooled(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor) -> tuple[None, Tensor, Tensor]:  # noqa: ANN401
         """Return the gradients by weight and bias."""
-        seen, *corners, upper, lower, found = ctx.saved_tensors
+        seen, corners, rows, found = ctx.saved_tensors
         filters, channels, side, _ = ctx.shape
-        slope = _rows(slopes[0]).view(found.dtype)
-        parts = [
-            _long_product(seen, part.view(seen.dtype))
-            for row, pair in zip(
-                _shared(_where(torch.gt, found, 0, slope), upper, lower), (corners[:2], corners[2:]), strict=True
-            )
-            for part in _shared(row, *pair)
-        ]
-        spread = [part[:-1].float().view(channels, side + 1, side + 1, filters) for part in parts]
+        slope = _where(torch.gt, found, 0, _rows(slopes[0]).view(found.dtype), torch.empty_like(found))
+        for values in (rows, corners):
+            slope = _shared(slope, values)
+        parts = _long_product(seen, slope.view(seen.dtype)).float()
+        spread = parts[:-1].view(channels, side + 1, side + 1, 4, filters)
         by_weight = torch.stack(
-            [
-                part[:, down : down + side, right : right + side]
-                for part, (down, right) in zip(spread, _CORNERS, strict=True)
-            ]
+            [spread[:, down : down + side, right : right + side, place] for place, (down, right) in enumerate(_CORNERS)]
         ).sum(0)
-        return None, by_weight.permute(3, 0, 1, 2), torch.stack([part[-1].float() for part in parts]).sum(0)
+        return None, by_weight.permute(3, 0, 1, 2), parts[-1].view(4, filters).sum(0)
 
 
-def _shared(slope: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """The bits of a slope for each of two values: the second's where it is larger, else the first's."""
-    behind = _where(torch.lt, first, second, slope)
-    return slope - behind, behind
+def _halves(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The first and the second half of each row."""
+    middle = rows.shape[1] // 2
+    return rows[:, :middle], rows[:, middle:]
 
 
-def _where(holds: Callable[..., Tensor], first: Tensor, second: Tensor | int, bits: Tensor) -> Tensor:
+def _shared(slope: Tensor, values: Tensor) -> Tensor:
+    """The bits of a slope in each half of the values: in the second where it is larger, else in the first."""
+    found = torch.empty_like(values)
+    first, second = _halves(found)
+    _where(torch.lt, *_halves(values), slope, second)
+    torch.sub(slope, second, out=first)
+    return found
+
+
+def _where(holds: Callable[..., Tensor], first: Tensor, second: Tensor | int, bits: Tensor, found: Tensor) -> Tensor:
     """The bits where something holds of two values, zero elsewhere: by a product, which is quicker than a choice."""
-    return holds(first, second, out=torch.empty_like(first)).mul_(bits)
+    return holds(first, second, out=found).mul_(bits)
