@@ -6,7 +6,7 @@ The command line, the estimator and the service score through this one class.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
@@ -76,11 +76,13 @@ class Found:
         result: the row of results.
         scored: what the graph said; None for a rejected image.
         ref: the reference it came from.
+        extra: what a caller of `Scorer.find` had made of it besides.
     """
 
     result: Result
     scored: Scored | None
     ref: ImageRef
+    extra: object = None
 
 
 class Scorer:
@@ -296,7 +298,12 @@ class Scorer:
     # --- the stream that all of the above runs on
 
     def find(
-        self, refs: Iterable[ImageRef], *, max_pixels: int = DEFAULT_MAX_PIXELS, workers: int | None = None
+        self,
+        refs: Iterable[ImageRef],
+        *,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+        workers: int | None = None,
+        also: Callable[[Found], object] | None = None,
     ) -> Iterator[Found]:
         """Yield one `Found` for each reference, in order; threads decode and score ahead of what is taken.
 
@@ -304,22 +311,24 @@ class Scorer:
             refs: references from `iter_images` or `as_refs`.
             max_pixels: larger images are rejected before they are decoded.
             workers: threads; as many as score at once unless given.
+            also: called with each `Found` in the thread that scored it; what it returns becomes its `extra`.
         """
         stop = Event()
         at_once = workers or self.runtime.at_once
         prepare = self._preparer(max_pixels, stop)
         if self.model.preparation.fit == "tile":
             prepared = in_order(refs, prepare, workers=workers, waiting=2 * self.model.scoring_batch)
-            done = ahead(self._batches(prepared), self._score, workers=at_once, waiting=at_once + 1, stop=stop)
+            judge = partial(self._judged, also=also)
+            done = ahead(self._batches(prepared), judge, workers=at_once, waiting=at_once + 1, stop=stop)
         else:
             # A picture an image: one thread decodes and scores a batch, which is quicker than handing pictures over.
-            def work(some: list[ImageRef]) -> tuple[_Batch, list[Scored]]:
-                return self._score([(ref, prepare(ref)) for ref in some])
+            def work(some: list[ImageRef]) -> list[Found]:
+                return self._judged([(ref, prepare(ref)) for ref in some], also)
 
             few = portions(refs, self.model.scoring_batch)
             done = ahead(few, work, workers=at_once, waiting=at_once + 2, stop=stop)
-        for batch, scored in done:
-            yield from self._judged(batch, scored)
+        for judged in done:
+            yield from judged
 
     def _batches(self, prepared: Iterable[tuple[ImageRef, Prepared | ImageError]]) -> Iterator[_Batch]:
         batch: _Batch = []
@@ -348,11 +357,10 @@ class Scorer:
 
         return work
 
-    def _score(self, batch: _Batch) -> tuple[_Batch, list[Scored]]:
-        return batch, self.score_prepared([item for _, item in batch if isinstance(item, Prepared)])
-
-    def _judged(self, batch: _Batch, scored: list[Scored]) -> Iterator[Found]:
+    def _judged(self, batch: _Batch, also: Callable[[Found], object] | None) -> list[Found]:
+        """Score and judge a batch, in the thread that decoded it: the one that takes the results has enough to do."""
         usable = [item for _, item in batch if isinstance(item, Prepared)]
+        scored = self.score_prepared(usable)
         scores = [item.anomaly_score for item in scored]
         p_values = self.calibration.p_values(scores).tolist()
         regions = find_each_regions(
@@ -362,11 +370,13 @@ class Scorer:
             [score > self.threshold_ for score in scores],
         )
         judged = iter(zip(usable, scored, p_values, regions, strict=True))
-        for ref, item in batch:
-            if isinstance(item, ImageError):
-                yield Found(Rejection(path=ref.path, reason=str(item)), None, ref)
-            else:
-                yield self._judge(ref, *next(judged))
+        found = [
+            Found(Rejection(path=ref.path, reason=str(item)), None, ref)
+            if isinstance(item, ImageError)
+            else self._judge(ref, *next(judged))
+            for ref, item in batch
+        ]
+        return found if also is None else [replace(item, extra=also(item)) for item in found]
 
     def _judge(
         self, ref: ImageRef, prepared: Prepared, scored: Scored, p_value: float, regions: tuple[Region, ...]
@@ -456,13 +466,13 @@ def _join(item: Prepared, outputs: dict[str, NDArray[np.float32]]) -> Scored:
     scores, maps = outputs["anomaly_score"], outputs["anomaly_map"]
     parts = outputs.get(PARTS, [None] * len(scores))
     drawn = outputs["reconstruction"].transpose(0, 2, 3, 1)
-    # NaN must win here, so that it is seen and the image rejected.
-    highest = int(np.argmax(np.where(np.isnan(scores), np.inf, scores)))
     if len(item.placements) == 1:
         top, left, bottom, right = item.placements[0].valid
         inside = np.s_[top:bottom, left:right]
         pixels, latent = item.pixels[0][inside], outputs["latent"][0]
         return Scored(float(scores[0]), maps[0][inside], pixels, drawn[0][inside], latent, parts[0])
+    # NaN must win here, so that it is seen and the image rejected.
+    highest = int(np.argmax(np.where(np.isnan(scores), np.inf, scores)))
     width, height = item.size
     joined = np.full((height, width), -np.inf, dtype=np.float32)
     original = np.zeros((height, width, item.pixels.shape[3]), dtype=item.pixels.dtype)

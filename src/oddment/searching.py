@@ -22,7 +22,7 @@ from oddment.images.decode import DEFAULT_MAX_PIXELS, decode, thumbnail
 from oddment.images.files import iter_images, require_images
 from oddment.images.references import ImageRef
 from oddment.progress import Progress
-from oddment.report import Gallery, ReportData, explain, render_heat_map, render_pictures, write_report
+from oddment.report import Gallery, Pictures, ReportData, explain, render_heat_map, render_pictures, write_report
 from oddment.results import Detection
 from oddment.scorer import full_map
 from oddment.selection import Selection, select
@@ -205,7 +205,7 @@ class Search:
         done = self.journal.resumed
         try:
             refs = (ref for ref in self._refs if not self.journal.take(ref.path))
-            for found in self.scorer.find(refs, max_pixels=self.options.max_pixels):
+            for found in self.scorer.find(refs, max_pixels=self.options.max_pixels, also=self._drawn_ahead):
                 self._keep(found)
                 done += 1
                 totals = self.journal.totals
@@ -225,6 +225,13 @@ class Search:
             if self.options.maps:
                 self._write_map(found)
         self.journal.add(result)
+
+    def _drawn_ahead(self, found: Found) -> Pictures | None:
+        """Pictures that will be wanted, by what is known when the image was scored."""
+        result, gallery = found.result, self.gallery
+        if gallery is None or not isinstance(result, Detection):
+            return None
+        return self._drawn(found) if self._wants_pictures(gallery, found.ref, result.anomaly_score) else None
 
     def _wants_pictures(self, gallery: Gallery, ref: ImageRef, score: float) -> bool:
         """Whether to make pictures now, which costs more than scoring a small image does.
@@ -249,24 +256,28 @@ class Search:
         }
         highest = sorted(missing, key=lambda path: -missing[path])
         refs = (ImageRef(path, Path(path)) for path in highest if gallery.wants(missing[path]) and Path(path).is_file())
-        for found in self.scorer.find(refs, max_pixels=self.options.max_pixels):
+        for found in self.scorer.find(refs, max_pixels=self.options.max_pixels, also=self._drawn):
             # A file that has changed since then is no longer what the row is about.
             if isinstance(found.result, Detection) and found.result.anomaly_score == missing[found.ref.path]:
                 self._picture(found)
 
     def _picture(self, found: Found) -> None:
+        pictures = found.extra if isinstance(found.extra, Pictures) else self._drawn(found)
+        if self.gallery is not None and pictures is not None and isinstance(found.result, Detection):
+            self.gallery.add(found.result.path, found.result.anomaly_score, pictures)
+
+    def _drawn(self, found: Found) -> Pictures | None:
         result, scored = found.result, found.scored
-        if self.gallery is None or scored is None or not isinstance(result, Detection):
-            return
+        if scored is None or not isinstance(result, Detection):
+            return None
         original = self.scorer.model.preparation.displayed(scored.original, result.size, _PICTURE_SIDE)
-        pictures = render_pictures(
+        return render_pictures(
             original,
             scored.reconstruction,
             scored.anomaly_map,
             map_range=self.scorer.model.map_range,
             max_side=_PICTURE_SIDE,
         )
-        self.gallery.add(result.path, result.anomaly_score, pictures)
 
     def _write_map(self, found: Found) -> None:
         result = found.result

@@ -8,14 +8,16 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from oddment import ThresholdRule, load
+from oddment import ThresholdRule, load, searching
 from oddment.errors import DataError
 from oddment.images.files import iter_images
 from oddment.searching import JOURNAL, Search, SearchOptions
@@ -327,3 +329,48 @@ def test_a_search_asks_for_references_only_as_it_goes(model_file: Path, many: Pa
     next(found)
     assert drawn <= 5 * scorer.model.scoring_batch < MANY / 2
     found.close()  # type: ignore[attr-defined]
+
+
+def test_what_else_a_caller_wants_is_made_where_images_are_scored(model_file: Path, many: Path) -> None:
+    """In the threads that score, of the image that it comes with."""
+    threads = set()
+
+    def named(found: Any) -> str:
+        threads.add(threading.current_thread())
+        return f"of {found.ref.path}"
+
+    found = list(load(model_file).find(islice(iter_images([many]), 200), also=named))
+    assert [item.extra for item in found] == [f"of {item.ref.path}" for item in found]
+    assert len(found) == 200
+    assert threading.main_thread() not in threads
+
+
+def test_pictures_that_are_drawn_ahead_are_those_that_would_have_been(
+    model_file: Path, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is drawn beside the scoring changes when pictures are made, and none of them."""
+
+    def pictures(out: Path) -> tuple[dict[str, Any], int]:
+        drawn: list[threading.Thread] = []
+        true = searching.render_pictures
+
+        def watched(*args: Any, **asked: Any) -> Any:
+            drawn.append(threading.current_thread())
+            return true(*args, **asked)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(searching, "render_pictures", watched)
+            search = Search(load(model_file), model_file, [many], out, SearchOptions())
+            for _ in search.run():
+                pass
+            assert search.gallery is not None
+            kept = dict(search.gallery.items())
+            search.finish(complete=True)
+        return kept, sum(thread is threading.main_thread() for thread in drawn)
+
+    ahead, late = pictures(tmp_path / "ahead")
+    monkeypatch.setattr(Search, "_drawn_ahead", lambda *_: None)
+    after, later = pictures(tmp_path / "after")
+    assert ahead == after
+    # A few may be wanted that did not look so before those in front of them had been taken in.
+    assert late < later / 4

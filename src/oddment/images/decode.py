@@ -75,6 +75,7 @@ _UPRIGHT_BY: Final = {
 }
 _SIDEWAYS: Final = frozenset({5, 6, 7, 8})
 _MID_GRAY: Final = 128
+_READ_AT_ONCE: Final = 2**20  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,7 +309,12 @@ def _stream(payload: Path | bytes) -> IO[bytes]:
     if status.st_size == 0:
         raise ImageError(_EMPTY)
     # A stream and not a name: Pillow memory-maps files it opens itself, and one that shrinks would end the process.
-    return open(payload, "rb")  # noqa: PTH123
+    stream = open(payload, "rb")  # noqa: PTH123, SIM115  the caller closes it
+    if status.st_size > _READ_AT_ONCE:
+        return stream
+    # Read at once: after each of Pillow's many short reads a thread would wait for Python's lock again.
+    with stream:
+        return io.BytesIO(stream.read())
 
 
 @cache

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -201,10 +202,11 @@ def assemble(
         valid: int64 (P, 4), the (top, left, bottom, right) of real pixels.
         owners: int64 (P,), the index of the image that each picture belongs to.
     """
-    images = [preparation.scale(item.pixels) for item in prepared]
+    kinds = [list(same) for _, same in groupby((item.pixels for item in prepared), key=lambda pixels: pixels.dtype)]
+    images = [preparation.scale(np.concatenate(same)) for same in kinds]
     valid = np.array([place.valid for item in prepared for place in item.placements], dtype=np.int64)
     owners = np.repeat(np.arange(len(prepared)), [len(item.placements) for item in prepared])
-    return np.concatenate(images), valid.reshape(-1, 4), owners
+    return images[0] if len(images) == 1 else np.concatenate(images), valid.reshape(-1, 4), owners
 
 
 def _to_channels(pixels: NDArray[Any], channels: int) -> NDArray[Any]:

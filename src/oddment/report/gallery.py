@@ -6,6 +6,7 @@ import hashlib
 import struct
 from bisect import bisect, insort
 from operator import itemgetter
+from threading import RLock
 from typing import TYPE_CHECKING
 
 from oddment.errors import ParameterError
@@ -77,7 +78,8 @@ class Gallery:
 
     The images kept are the longest run from the highest score down that fits into nine tenths of the budget, and a
     sample of at most `typical` in the last tenth. Both depend on the images seen and on the seed, not on the order in
-    which the images came; only among images of exactly equal score does the order decide.
+    which the images came; only among images of exactly equal score does the order decide. Threads may ask what it wants
+    while another adds.
 
     Args:
         budget: bytes of encoded pictures kept at most.
@@ -114,12 +116,14 @@ class Gallery:
         self._file: BinaryIO | None = None
         self._ranking = _Shelf(budget - budget // _SAMPLE_SHARE, most)
         self._sample = _Shelf(budget // _SAMPLE_SHARE, typical)
+        self._lock = RLock()
         if journal is not None and journal.exists():
             self._restore(journal)
 
     def wants(self, anomaly_score: float) -> bool:
         """Whether pictures of an image with this score may be kept: ask before rendering them."""
-        return self._ranking.wants(-anomaly_score) or self._wants_in_sample(anomaly_score)
+        with self._lock:
+            return self._ranking.wants(-anomaly_score) or self._wants_in_sample(anomaly_score)
 
     def will_keep(self, anomaly_score: float, seen: float) -> bool:
         """Whether pictures of an image with this score will probably still be kept when all images have been seen.
@@ -130,7 +134,8 @@ class Gallery:
             anomaly_score: its score.
             seen: the share of all images that have been seen, in (0, 1].
         """
-        return self._ranking.will_keep(-anomaly_score, seen) or self._wants_in_sample(anomaly_score)
+        with self._lock:
+            return self._ranking.will_keep(-anomaly_score, seen) or self._wants_in_sample(anomaly_score)
 
     def holds(self, path: str) -> bool:
         """Whether pictures of an image are kept."""
@@ -149,10 +154,11 @@ class Gallery:
             anomaly_score: its score.
             pictures: as `render_pictures` gives them.
         """
-        if self._holds(path) or not self.wants(anomaly_score):
-            return
         entry = Entry(path, float(anomaly_score), pictures)
-        self._take(entry)
+        with self._lock:
+            if self._holds(path) or not self.wants(anomaly_score):
+                return
+            self._take(entry)
         if self._journal is not None:
             self._write(self._journal, entry)
 
