@@ -83,7 +83,7 @@ def _cases(part: str, seeds: int) -> list[tuple[int, str, int]]:
     if part == "photographs":
         return [(count, "tiles/free", seed) for seed in range(seeds) for count in (40, 100, 300)]
     names = [*(f"crops/{name}" for name in PHOTOS), *(f"{how}/{k}" for how in ("tinted", "hue") for k in (1, 4, 8))]
-    return [(count, name, seed) for seed in range(seeds) for count in (100, 400) for name in names]
+    return [(count, name, seed) for seed in range(seeds) for count in (30, 100, 400) for name in names]
 
 
 def make(name: str, count: int, seed: int) -> Case:

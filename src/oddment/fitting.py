@@ -140,6 +140,8 @@ def fit_images(
     autoencoder, plan, state, device = _train(
         spec, preparation, collection, split, settings, checkpoint=checkpoint, resume=resume, progress=progress
     )
+    if autoencoder.choices:
+        progress.say(f"{spec.name}, {'; '.join(autoencoder.choices)}.")
     compared = None
     if wants_choice(settings, spec):
         watched = _pictures_of(collection, split.validation)

@@ -77,10 +77,12 @@ class Autoencoder(nn.Module):
     Attributes:
         pooled_share: the image score is the mean of this share of the largest map values; 1.0 is the plain mean.
         notes: what fitting left out, in sentences for the model card.
+        choices: what fitting chose by these images, and why, in clauses.
     """
 
     pooled_share: float = 1.0
     notes: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
 
     def encode(self, images: Tensor) -> Tensor:
         """Return the latent (N, latent_dim) of images (N, C, H, W)."""

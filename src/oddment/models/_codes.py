@@ -13,8 +13,8 @@ from torch import Tensor
 
 from oddment.models._base import AnyLength, Autoencoder, sum_rows
 from oddment.models._deformations import forgiving
-from oddment.models._gaussians import Gaussians
-from oddment.models._mixtures import USUAL_POWER, choose_power, principal, strokes
+from oddment.models._gaussians import Gaussians, fit_gaussians
+from oddment.models._mixtures import USUAL_POWER, choose_power, enough_to_choose, principal, strokes
 from oddment.models._neighbours import squared_distances
 
 if TYPE_CHECKING:
@@ -84,10 +84,24 @@ class GradientCodes(AnyLength, Autoencoder):
     def _set_power(self, known: Batch, held: Batch | None) -> None:
         """Take the power that was asked for, or choose it; the usual one where nothing is held out."""
         if not self.given_power:
-            power = USUAL_POWER
-            if held is not None:
+            power, why = USUAL_POWER, "the usual one: too few images are held out to choose it by"
+            if held is not None and enough_to_choose(known, held):
                 power = choose_power(self.gradients, known, held, forgive=self.forgive, seed=self.seed)
+                why = "by which mixtures of two of your images stand out most from held-out ones"
             self.gradients.power.fill_(power)
+            self.choices = (
+                *self.choices,
+                f"gradients to the power {power:g}, {why}",
+            )
+
+    def _set_gaussians(self, codes: Tensor) -> None:
+        """Fit the mixture to codes (n, K)."""
+        for name, tensor in fit_gaussians(codes, self.seed)._asdict().items():
+            setattr(self, name, tensor)
+
+    def _clusters(self) -> str:
+        """How many there are, in words."""
+        return f"{len(self.means):,} cluster{'s' * (len(self.means) > 1)}"
 
     def _set_directions(self, features: Tensor, pictures: Batch) -> None:
         """Find directions of features (n, W), and by other pictures how much each of them is to count."""

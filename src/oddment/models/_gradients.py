@@ -4,6 +4,9 @@ Brightness itself does not enter: gradients are split into their positive and ne
 blurred, averaged over cells, raised to a power below one, and the whole picture is brought to unit length, so that
 neither exposure nor overall contrast changes anything. Of the steps, the unit length helps most.
 
+Of colour pictures, what colours lie where can be told as well: means over a few large cells, relative to the brightness
+of the whole picture, so that exposure still changes nothing.
+
 Source: cells of rectified gradients after Dalal and Triggs, "Histograms of Oriented Gradients for Human Detection"
 (2005), section 6; the square root before a Euclidean distance after Arandjelović and Zisserman, "Three things everyone
 should know to improve object retrieval" (2012), section 3.
@@ -34,6 +37,9 @@ _LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as in `images.prepare`
 # Added before the power, whose slope at 0 would magnify the noise of flat places.
 _PIXELS_AT_ONCE = 2**18
 _FLOOR = 1e-6
+_COLOURED = 4  # cells along a side, that colours are averaged over
+_DARK = 0.02  # added to the brightness of the whole picture, for those that are black
+_HARDLY = 1e-3  # of a cell, that is real: less is nothing
 _TAIL = 1e-7  # weights below this are left out of the blur
 _EVEN = 1e-7  # of the largest value of a map, everywhere
 
@@ -48,9 +54,10 @@ class GradientFeatures(nn.Module):
         shape: channels, height and width of the images.
         power: of the mean gradient of a cell.
         largest_cell: pixels along a cell's side in pictures that are not small.
+        colour: weight of the colours of colour pictures beside their gradients; 0 leaves them out.
 
     Attributes:
-        maps: features a cell.
+        maps: gradient features a cell.
         grid: cells along height and width.
         width: features a picture.
     """
@@ -59,8 +66,14 @@ class GradientFeatures(nn.Module):
     down: Tensor
     opponents: Tensor
     power: Tensor
+    colour_across: Tensor
+    colour_down: Tensor
+    lift_across: Tensor
+    lift_down: Tensor
 
-    def __init__(self, shape: Shape, power: float = 0.5, *, largest_cell: float = LARGEST_CELL) -> None:
+    def __init__(
+        self, shape: Shape, power: float = 0.5, *, largest_cell: float = LARGEST_CELL, colour: float = 0.0
+    ) -> None:
         super().__init__()
         self.register_buffer("power", torch.tensor(power))
         longest = max(shape.height, shape.width)
@@ -74,6 +87,14 @@ class GradientFeatures(nn.Module):
         # Rows first: `down` gathers pixel rows into cells, `across` pixel columns.
         self.register_buffer("down", _pooling(shape.height, rows, cell / 2), persistent=False)
         self.register_buffer("across", _pooling(shape.width, columns, cell / 2).T.contiguous(), persistent=False)
+        self.colour, self.plain = (colour if shape.channels == 3 else 0.0), self.width
+        if self.colour:
+            sides = (("down", shape.height, rows), ("across", shape.width, columns))
+            large = {name: min(_COLOURED, cells) for name, _, cells in sides}
+            self.width += 3 * large["down"] * large["across"]
+            for name, pixels, cells in sides:
+                self.register_buffer(f"colour_{name}", _pooling(pixels, large[name], cell / 2), persistent=False)
+                self.register_buffer(f"lift_{name}", _lift(large[name], cells), persistent=False)
 
     def forward(self, images: Tensor, mask: Tensor) -> Tensor:
         """Return features (N, width).
@@ -82,7 +103,7 @@ class GradientFeatures(nn.Module):
             images: (N, C, H, W), nominally in [0, 1].
             mask: (N, 1, H, W), 1 on real pixels; a gradient that reaches padding is 0.
         """
-        images = images * mask
+        images = seen = images * mask
         if images.shape[1] == 3:
             images = F.conv2d(images, self.opponents)
         horizontal = _slope(images, mask)
@@ -90,7 +111,20 @@ class GradientFeatures(nn.Module):
         slopes = torch.cat([horizontal.relu(), (-horizontal).relu(), vertical.relu(), (-vertical).relu()], 1)
         cells = torch.matmul(torch.matmul(self.down, slopes), self.across)
         steep = (cells.clamp_min(0) + _FLOOR).pow(self.power).flatten(1)
-        return steep / sum_rows(steep.square()).sqrt()
+        steep = steep / sum_rows(steep.square()).sqrt()
+        return torch.cat([steep, self._colours(seen, mask)], 1) if self.colour else steep
+
+    def _colours(self, images: Tensor, mask: Tensor) -> Tensor:
+        """Return the colours (N, 3 · cells) of large cells, of pictures whose padding is 0."""
+        count = images.shape[1] * sum_rows(mask.flatten(1))
+        bright = sum_rows(images.flatten(1)) / count + _DARK
+        sums, area = (
+            torch.matmul(torch.matmul(self.colour_down, each), self.colour_across.T).flatten(2)
+            for each in (images, mask)
+        )
+        colours = (sums / (area + _HARDLY)).flatten(1) / bright
+        weighted: Tensor = colours * (self.colour / (len(self.colour_down) * len(self.colour_across)) ** 0.5)
+        return weighted
 
     def of_many(self, images: Tensor, mask: Tensor) -> Tensor:
         """Return the same, a few pictures at a time: what lies between must not leave the processor's caches."""
@@ -100,7 +134,13 @@ class GradientFeatures(nn.Module):
 
     def errors(self, left: Tensor) -> Tensor:
         """Return the squared error (N, cells) of each cell, for what is left over of features (N, width)."""
-        return left.square().view(-1, self.maps, self.grid[0] * self.grid[1]).sum(1)
+        gradients = left[:, : self.plain] if self.colour else left
+        errors = gradients.square().view(-1, self.maps, self.grid[0] * self.grid[1]).sum(1)
+        if not self.colour:
+            return errors
+        large = (len(self.colour_down), len(self.colour_across))
+        colours = left[:, self.plain :].square().view(-1, 3, *large).sum(1)
+        return errors + torch.matmul(torch.matmul(self.lift_down, colours), self.lift_across.T).flatten(1)
 
     def spread(self, cells: Tensor, score: Tensor, mask: Tensor) -> Tensor:
         """Return a map (N, H, W) that shows where, 0 on padding, and whose mean over real pixels is the score.
@@ -143,6 +183,13 @@ def _slope(images: Tensor, mask: Tensor) -> Tensor:
     if images.shape[3] < 3:
         return torch.zeros_like(images)
     return F.pad((images[..., 2:] - images[..., :-2]) * mask[..., 2:] * mask[..., :-2], (1, 1))
+
+
+def _lift(large: int, cells: int) -> Tensor:
+    """Return float32 (cells, large): what each of some large cells gives to the small ones in it, in equal shares."""
+    place = (torch.arange(cells) * large) // cells
+    shares = F.one_hot(place, large).float()
+    return shares / shares.sum(0)
 
 
 def _pooling(pixels: int, cells: int, sigma: float) -> Tensor:

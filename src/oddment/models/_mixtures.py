@@ -25,15 +25,22 @@ if TYPE_CHECKING:
     from oddment.models._base import Passes
     from oddment.models._gradients import GradientFeatures
 
-__all__ = ["USUAL_POWER", "choose_power", "principal", "strokes", "thinned"]
+__all__ = ["USUAL_POWER", "choose_power", "enough_to_choose", "principal", "strokes", "thinned"]
 
 USUAL_POWER = 0.5
 _CLOTH, _STROKES = 0.35, 0.7
 _POWERS = (_CLOTH, USUAL_POWER, _STROKES)
 _COMPONENTS = 128
 _K, _AROUND = 5, 10
-# Fewer held-out pictures, or fewer to compare with, say nothing about a difference of hundredths.
+# Features, from more of which it is products of as many pictures, evenly chosen, that are decomposed.
+_MANY = 3000
+_NOTHING = 1e-9  # of the largest variance
 _LEAST_HELD, _LEAST_KNOWN = 20, 100
+
+
+def enough_to_choose(known: Batch, held: Batch) -> bool:
+    """Return whether there are enough pictures for a difference of hundredths to say something."""
+    return len(held.images) >= _LEAST_HELD and len(known.images) >= _LEAST_KNOWN
 
 
 def choose_power(features: GradientFeatures, known: Batch, held: Batch, *, forgive: float, seed: int) -> float:
@@ -46,8 +53,6 @@ def choose_power(features: GradientFeatures, known: Batch, held: Batch, *, forgi
         forgive: how much of what framing changes is forgiven, see `_deformations`.
         seed: of the pairing.
     """
-    if len(held.images) < _LEAST_HELD or len(known.images) < _LEAST_KNOWN:
-        return USUAL_POWER
     mixed = _mix(held, known, seed)
     told = {}
     for power in _POWERS:
@@ -73,10 +78,27 @@ def principal(features: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Return the mean (1, F) and the strongest `count` principal directions (count, F) of features (n, F)."""
     centre = features.mean(0, keepdim=True)
     rows = features - centre
-    directions = torch.linalg.eigh((rows.T @ rows).double())[1].flip(1).T[:count]
+    if rows.shape[1] > _MANY:
+        directions = _spanned(rows[:: -(-len(rows) // _MANY)], count)
+    else:
+        directions = torch.linalg.eigh((rows.T @ rows).double())[1].flip(1).T[:count]
     # The sign of a direction is chance; its largest entry decides, so that machines agree.
     largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))
     return centre, (directions * largest.sign()).float().contiguous()
+
+
+def _spanned(rows: Tensor, count: int) -> Tensor:
+    """Return the strongest `count` directions (count, F) of rows (n, F) from their products with each other.
+
+    Where they span fewer, others at right angles to them, drawn once for all, fill up.
+    """
+    values, mixed = torch.linalg.eigh((rows @ rows.T).double())
+    values, mixed = values.flip(0)[:count], mixed.flip(1)[:, :count]
+    found = (mixed.T @ rows.double())[values > _NOTHING * values[0]]
+    chance = torch.Generator().manual_seed(0)
+    more = torch.randn(count, rows.shape[1], generator=chance, dtype=torch.float64)
+    spanned: Tensor = torch.linalg.qr(torch.cat([found, more[len(found) :]]).T)[0].T.contiguous()
+    return spanned
 
 
 def thinned(pictures: Passes, count: int, most: int) -> Batch:

@@ -31,7 +31,7 @@ from oddment.models import _gaussians
 from oddment.models._base import Batch, Leftover, Passes, sum_rows
 from oddment.models._baseline import check_options
 from oddment.models._codes import SAME, GradientCodes
-from oddment.models._gaussians import fit_gaussians, judge
+from oddment.models._gaussians import judge
 from oddment.models._gradients import LARGEST_CELL, GradientFeatures, fit_pixels
 from oddment.models._mixtures import USUAL_POWER, strokes, thinned
 from oddment.models._neighbours import closeness, fading, squared_distances
@@ -66,6 +66,7 @@ class GradientMemory(GradientCodes):
         neighbours: pictures that reconstruct another one.
         power: of the gradients, see `GradientFeatures`; 0 chooses it, see `_mixtures`.
         forgive: how much of what framing changes is forgiven, see `_deformations`; 0 forgives nothing.
+        colour: weight of the colours of colour pictures, see `GradientFeatures`; 0 looks at gradients alone.
         largest_cell: see `GradientFeatures`.
     """
 
@@ -85,16 +86,19 @@ class GradientMemory(GradientCodes):
         neighbours: int,
         power: float,
         forgive: float,
+        colour: float = 0.0,
         largest_cell: float = LARGEST_CELL,
     ) -> None:
         super().__init__()
         check_options(references=(references, 2), n_components=(n_components, 1))
-        check_options(k=(k, 1), neighbours=(neighbours, 2), power=(power, 0.0), forgive=(forgive, 0.0))
+        check_options(
+            k=(k, 1), neighbours=(neighbours, 2), power=(power, 0.0), forgive=(forgive, 0.0), colour=(colour, 0.0)
+        )
         self.shape, self.references, self.forgive = shape, references, forgive
         self.k, self.neighbours, self.given_power = k, neighbours, power
         # Drawn from what fixes the start of every model, so that the memory follows the same seed.
         self.seed = int(torch.randint(2**31 - 1, ()))
-        self.gradients = GradientFeatures(shape, power or USUAL_POWER, largest_cell=largest_cell)
+        self.gradients = GradientFeatures(shape, power or USUAL_POWER, largest_cell=largest_cell, colour=colour)
         width = self.gradients.width
         start = {
             "centre": torch.zeros(1, width),
@@ -118,6 +122,7 @@ class GradientMemory(GradientCodes):
     def settle(self, *normal: Passes) -> None:
         """Remember pictures of the first pass, standardise on those of the last, then remember those as well."""
         self.eval()
+        self.choices = ()  # of an earlier fit
         count = sum(len(batch.images) for batch in normal[0]())
         known = thinned(normal[0], count, _TRIED)
         held = thinned(normal[-1], sum(len(batch.images) for batch in normal[-1]()), _HELD_OUT)
@@ -135,6 +140,7 @@ class GradientMemory(GradientCodes):
         self._settle_beside(unseen, codes)
         if len(normal) > 1 and len(codes) < self.references:
             self._remember_more(normal[-1], codes)
+        self.choices = (*self.choices, f"{len(self.bank):,} images remembered, in {self._clusters()}")
 
     def _learn_to_draw(self, known: Batch) -> None:
         self.canvas, self.strokes = fit_pixels(self._code(self._all_features(known)), known.images.flatten(1))
@@ -165,8 +171,7 @@ class GradientMemory(GradientCodes):
 
     def _remember(self, codes: Tensor) -> None:
         """Keep the codes, how crowded each lies, which others lie around it, and where they lie thick."""
-        for name, tensor in fit_gaussians(codes, self.seed)._asdict().items():
-            setattr(self, name, tensor)
+        self._set_gaussians(codes)
         self.bank = codes.half()
         rows = self.bank.float()
         count = min(self.neighbours, len(rows) - 1)
@@ -273,7 +278,15 @@ register(
         build=GradientMemory,
         trains=False,
         side=64,
-        options={"references": 40_000, "n_components": 128, "k": 5, "neighbours": 32, "power": 0.0, "forgive": 8.0},
+        options={
+            "references": 40_000,
+            "n_components": 128,
+            "k": 5,
+            "neighbours": 32,
+            "power": 0.0,
+            "forgive": 8.0,
+            "colour": 1.0,
+        },
         draws=False,
         scoring_batch=64,
     )

@@ -14,7 +14,7 @@ from oddment.models import _gaussians
 from oddment.models._base import Batch, Leftover, Passes
 from oddment.models._baseline import check_options
 from oddment.models._codes import GradientCodes
-from oddment.models._gaussians import fit_gaussians, judge, usual_form
+from oddment.models._gaussians import judge, usual_form
 from oddment.models._gradients import GradientFeatures, fit_pixels
 from oddment.models._mixtures import USUAL_POWER, thinned
 from oddment.models._registry import ModelSpec, Shape, register
@@ -34,17 +34,19 @@ class GradientMixture(GradientCodes):
         n_components: principal components.
         power: of the gradients, see `GradientFeatures`; 0 chooses it, see `_mixtures`.
         forgive: how much of what framing changes is forgiven, see `_deformations`; 0 forgives nothing.
+        colour: weight of the colours of colour pictures, see `GradientFeatures`; 0 looks at gradients alone.
     """
 
     usual: Tensor
 
-    def __init__(self, shape: Shape, *, n_components: int, power: float, forgive: float) -> None:
+    def __init__(self, shape: Shape, *, n_components: int, power: float, forgive: float, colour: float) -> None:
         super().__init__()
-        check_options(n_components=(n_components, 1), power=(power, 0.0), forgive=(forgive, 0.0))
+        check_options(n_components=(n_components, 1), power=(power, 0.0))
+        check_options(forgive=(forgive, 0.0), colour=(colour, 0.0))
         self.shape, self.given_power, self.forgive = shape, power, forgive
         # Drawn from what fixes the start of every model, so that the clusters follow the same seed.
         self.seed = int(torch.randint(2**31 - 1, ()))
-        self.gradients = GradientFeatures(shape, power or USUAL_POWER)
+        self.gradients = GradientFeatures(shape, power or USUAL_POWER, colour=colour)
         width = self.gradients.width
         self.components = min(n_components, width)
         start = {
@@ -65,6 +67,7 @@ class GradientMixture(GradientCodes):
     def settle(self, *normal: Passes) -> None:
         """Fit to the pictures of the first pass; those of the last, where there are two, say what is usual."""
         self.eval()
+        self.choices = ()  # of an earlier fit
         count = sum(len(batch.images) for batch in normal[0]())
         known = thinned(normal[0], count, _TRIED)
         held = thinned(normal[-1], sum(len(batch.images) for batch in normal[-1]()), _HELD_OUT)
@@ -72,8 +75,8 @@ class GradientMixture(GradientCodes):
         some = thinned(normal[0], count, _FITTED)
         self._set_directions(self.gradients.of_many(some.images, some.mask), known)
         codes = self._codes(normal[0])
-        for name, tensor in fit_gaussians(codes, self.seed)._asdict().items():
-            setattr(self, name, tensor)
+        self._set_gaussians(codes)
+        self.choices = (*self.choices, f"{self._clusters()} of {len(codes):,} images")
         seen = self._code(self.gradients.of_many(known.images, known.mask))
         self.canvas, self.strokes = fit_pixels(seen, known.images.flatten(1))
         unseen = self.gradients.of_many(held.images, held.mask)
@@ -103,7 +106,7 @@ register(
         build=GradientMixture,
         trains=False,
         side=64,
-        options={"n_components": 128, "power": 0.0, "forgive": 8.0},
+        options={"n_components": 128, "power": 0.0, "forgive": 8.0, "colour": 1.0},
         scoring_batch=64,
         draws=False,
     )

@@ -54,7 +54,8 @@ def choose(settings: Settings, looked: Survey) -> Choice:
     """Return the model and the preparation.
 
     "auto" goes by the size of the images and by what is installed, never by labels or by a race on these images: the
-    order was measured on several data sets (docs/quality.md), and the same images give the same choice everywhere.
+    order was measured on several data sets (docs/quality.md), and the same images give the same choice everywhere. What
+    their colour, number and texture decide lies within the model: `Autoencoder.choices`.
     """
     name, reason = settings.model, "asked for"
     if name == "auto":
@@ -90,10 +91,9 @@ def _by_size(height: int, width: int, *, colour: bool) -> tuple[str, str]:
     """A model's name, and why it."""
     if min(height, width) < _LEAST_SIDE:
         return "dense", f"chosen: less than {_LEAST_SIDE} pixels on a side are features rather than a picture"
-    if max(height, width) <= SMALL_SIDE and colour:
-        return "conv-small", f"chosen: colour images of at most {SMALL_SIDE} pixels, whose colour may be what is odd"
     if max(height, width) <= SMALL_SIDE:
-        return "gradient-memory", f"chosen: it led on gray images of at most {SMALL_SIDE} pixels"
+        beside = ", whose colours count beside gradients" if colour else ""
+        return "gradient-memory", f"chosen: it led on images of at most {SMALL_SIDE} pixels{beside}"
     if has_weights(_BACKBONE):
         return "feature-memory", "chosen: photographs, and pretrained features are installed"
     return (

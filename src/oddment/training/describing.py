@@ -56,6 +56,7 @@ def describe_fit(
             "seconds": round(state.seconds, 3),
             "stopped": _why_stopped(plan, state),
             "notes": list(autoencoder.notes),
+            "choices": list(autoencoder.choices),
             "history": [asdict(epoch) for epoch in state.history],
         },
         "versions": {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,8 +14,9 @@ from sklearn.metrics import roc_auc_score
 from oddment import Detector
 from oddment.data.sample import load_sample
 from oddment.errors import ParameterError
-from oddment.models import Batch, Shape, build
+from oddment.models import Batch, Shape, _mixtures, build
 from oddment.models._gradients import GradientFeatures
+from oddment.models._mixtures import principal
 from oddment.models.memory import _RIDGE, _left_over
 from oddment.scoring import ScoringGraph, export
 
@@ -236,3 +238,90 @@ def test_impossible_options_are_refused() -> None:
         build("gradient-memory", SHAPE, {"k": 0, "neighbours": 1})
     with pytest.raises(ParameterError, match="latent_dim must be a whole number of at least 1"):
         build("gradient-autoencoder", SHAPE, {"latent_dim": 0})
+
+
+COLOUR = Shape(3, 24, 32)
+
+
+def tinted(hues: NDArray[np.float64], seed: int = 0) -> NDArray[np.float32]:
+    """Discs anywhere on a gray ground, each in its hue: float32 (N, 3, 24, 32) in [0, 1]."""
+    rng = np.random.default_rng(seed)
+    down, across = np.mgrid[:24, :32]
+    images = np.full((len(hues), 3, 24, 32), 0.4, np.float32)
+    for image, hue in zip(images, hues, strict=True):
+        row, column, radius = rng.uniform(8, 16), rng.uniform(8, 24), rng.uniform(4, 7)
+        inside = (down - row) ** 2 + (across - column) ** 2 < radius**2
+        image[:, inside] = np.array(colorsys.hsv_to_rgb(hue, 0.8, 0.9), np.float32)[:, None]
+    return images
+
+
+def test_colours_are_relative_to_brightness() -> None:
+    """Half the exposure changes next to nothing, another hue much; without colours it does little."""
+    plain, coloured = GradientFeatures(COLOUR), GradientFeatures(COLOUR, colour=1.0)
+    images = torch.from_numpy(tinted(np.array([0.1])))
+    other = torch.from_numpy(tinted(np.array([0.15])))
+    mask = torch.ones(1, 1, 24, 32)
+    assert coloured.width == plain.width + 3 * 16
+    torch.testing.assert_close(coloured(images, mask)[:, : plain.width], plain(images, mask))
+    moved = {
+        name: [float((features(each, mask) - features(images, mask)).norm()) for each in (images / 2, other)]
+        for name, features in (("plain", plain), ("coloured", coloured))
+    }
+    assert moved["coloured"][0] < 0.1 < 2 * moved["plain"][1] < moved["coloured"][1] * 2
+    assert GradientFeatures(SHAPE, colour=1.0).width == GradientFeatures(SHAPE).width
+
+
+def test_padding_reaches_no_colour() -> None:
+    """A padded picture has the colours that it has without, and what lies in the padding is nothing to it."""
+    features = GradientFeatures(COLOUR, colour=1.0)
+    image = torch.from_numpy(tinted(np.array([0.6])))
+    mask = torch.ones(1, 1, 24, 32)
+    mask[..., 24:] = 0
+    noise = torch.where(mask > 0, image, torch.rand(image.shape, generator=torch.Generator().manual_seed(0)))
+    torch.testing.assert_close(features(noise, mask), features(image, mask))
+    red, green, blue = features(image.mean((2, 3), keepdim=True).expand_as(image), mask)[0, -48:].view(3, 4, 4)
+    for channel in (red, green, blue):
+        torch.testing.assert_close(channel[:, :3], channel[:1, :1].expand(4, 3), rtol=1e-2, atol=0)
+
+
+@pytest.mark.parametrize("name", ["gradient-memory", "gradient-mixture"])
+def test_another_colour_is_found(name: str, digits: Any) -> None:
+    """Of sevens in warm colours, those in cold ones stand out, and with colour=0 less so."""
+    rng = np.random.default_rng(1)
+    hues = np.concatenate([rng.uniform(0, 0.4, 260), rng.uniform(0.5, 0.9, 40)])
+    colours = np.array([colorsys.hsv_to_rgb(hue, 0.7, 1) for hue in hues], np.float32)
+    images = digits[0] * colours[:, :, None, None]
+    found = {}
+    for colour in (1.0, 0.0):
+        torch.manual_seed(0)
+        model = build(name, Shape(3, 28, 28), {"colour": colour})
+        with torch.no_grad():
+            model.settle(lambda: iter([whole(images[:160])]), lambda: iter([whole(images[160:220])]))
+        found[colour] = roc_auc_score(np.arange(80) >= 40, scores(model.eval(), images[220:]))
+    assert found[1.0] > 0.95
+    assert found[1.0] > found[0.0] + 0.03
+
+
+def test_directions_of_many_features_are_those_of_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products of pictures span what products of features do; what they do not span is filled up at right angles."""
+    rows = torch.randn(60, 40, generator=torch.Generator().manual_seed(0)) * torch.linspace(3, 0.1, 40)
+    centre, usual = principal(rows, 12)
+    monkeypatch.setattr(_mixtures, "_MANY", 39)
+    again, found = principal(torch.cat([rows, rows]), 12)
+    torch.testing.assert_close(again, centre, atol=1e-6, rtol=0)
+    # Every fourth row or so is looked at: the same pictures, twice.
+    assert found.shape == usual.shape
+    torch.testing.assert_close(found @ found.T, torch.eye(12), atol=1e-5, rtol=0)
+    few = principal(rows[:5], 12)[1]
+    torch.testing.assert_close(few @ few.T, torch.eye(12), atol=1e-5, rtol=0)
+    left = (rows[:5] - rows[:5].mean(0)) - (rows[:5] - rows[:5].mean(0)) @ few.T @ few
+    assert left.abs().max() < 1e-4
+
+
+def test_what_was_chosen_is_said(digits: Any) -> None:
+    """The power that mixtures chose, or that there were too few to choose by; none where it was given."""
+    normal, _ = digits
+    assert "by which mixtures" in settled(normal[:200], normal[200:]).choices[0]
+    assert "too few images" in settled(normal[:50], normal[50:60]).choices[0]
+    [said] = settled(normal[:200], normal[200:], options={"power": 0.4}).choices
+    assert said == "300 images remembered, in 2 clusters"

@@ -28,7 +28,7 @@ def looked(width: int, height: int, *, same_aspect: bool = True, colour: bool = 
         (looked(300, 400, same_aspect=False), True, ("feature-memory", 384, 384)),
         (looked(1600, 1200), True, ("feature-memory", 288, 384)),
         (looked(6, 6), True, ("dense", 6, 6)),
-        (looked(64, 64, colour=True), True, ("conv-small", 64, 64)),
+        (looked(64, 64, colour=True), True, ("gradient-memory", 64, 64)),
     ],
 )
 def test_auto_goes_by_size_and_what_is_installed(
