@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from safetensors.torch import save as save_tensors
 
+from oddment.allocator import kept_pages
 from oddment.artifact import ModelFile
 from oddment.calibration import Calibration, ThresholdRule
 from oddment.errors import DataError, ParameterError, TrainingError
@@ -23,7 +24,6 @@ from oddment.models._baseline import Baseline
 from oddment.progress import Progress
 from oddment.scorer import Scorer
 from oddment.scoring import ScoringGraph, export
-from oddment.training.allocator import kept_pages
 from oddment.training.calibrating import calibrate
 from oddment.training.challenge import Untried, challenge
 from oddment.training.choosing import choose

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 import oddment
+from oddment.allocator import give_back_freed
 from oddment.card import model_card
 from oddment.errors import DataError
 from oddment.images.decode import DEFAULT_MAX_PIXELS, decode, thumbnail
@@ -308,7 +309,7 @@ class Search:
         if self.gallery is not None:
             self._catch_up(self.gallery)
             self.gallery.close()
-
+        give_back_freed()
         selection = self._selection(self.journal.totals.scores) if self.options.fdr is not None else None
         judge = self._judge(selection) if selection else None
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 import torch
 
+from oddment.allocator import kept_pages
 from oddment.errors import ParameterError, TrainingError
-from oddment.training.allocator import kept_pages
 from oddment.training.denormals import flushed
 from oddment.training.feed import Feed, KnownInputs
 from oddment.training.losses import LossName, training_loss, validation_loss

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from oddment.allocator import kept_pages
 from oddment.calibration import ThresholdRule
 from oddment.errors import ParameterError
 from oddment.fitting import fit_images
 from oddment.images.inputs import as_refs
 from oddment.training import precision
-from oddment.training.allocator import kept_pages
 from oddment.training.precision import pick_precision
 from oddment.training.settings import Settings
 
