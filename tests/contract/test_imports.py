@@ -32,6 +32,7 @@ FINDING = (
     "oddment.graphcheck",
     "oddment.images",
     "oddment.monitoring",
+    "oddment.allocator",
     "oddment.processors",
     "oddment.progress",
     "oddment.recalibration",
