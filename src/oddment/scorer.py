@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from oddment.allocator import keep_batches
 from oddment.artifact import ModelFile, read_model, write_model
 from oddment.calibration import ThresholdRule
 from oddment.errors import ImageError, ModelFileError
@@ -270,6 +271,7 @@ class Scorer:
 
     def _score_ready(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
         """The scores of pictures (N, H, W, C) that need no preparation: what `find` gives, without its bookkeeping."""
+        keep_batches()
         batch, scale = self.model.scoring_batch, self.model.preparation.scale
         at_once = self.runtime.at_once
         # As few pieces as may be, each of which wakes the thread that waits for it, and as many for each thread.
