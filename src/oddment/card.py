@@ -138,7 +138,8 @@ def _score(score: str, pool: str) -> str:
 
 def _training(info: Mapping[str, Any]) -> dict[str, str]:
     history = info.get("history") or []
-    notes = {"note": " ".join(map(str, info["notes"]))} if info.get("notes") else {}
+    notes = {"chosen": "; ".join(map(str, info["choices"]))} if info.get("choices") else {}
+    notes |= {"note": " ".join(map(str, info["notes"]))} if info.get("notes") else {}
     if not history:
         once = {"fitted": "in one pass", "time": f"{info['seconds']:.1f} s", "seed": str(info["seed"])} if info else {}
         return once | notes

@@ -155,7 +155,7 @@ def fit_images(
         weights=save_tensors({name: tensor.contiguous() for name, tensor in autoencoder.state_dict().items()}),
         preparation=preparation,
         calibration=Calibration.of(*(np.zeros(1, np.float32),) * 3, ThresholdRule("fixed", 0.0)),
-        scoring_batch=spec.scored_at_once(preparation.channels, preparation.height, preparation.width),
+        scoring_batch=choice.scored_at_once,
         map_range=(0.0, 1.0),
         info={},
     )

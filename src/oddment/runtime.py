@@ -31,6 +31,7 @@ PARTS = "score_parts"
 INPUTS = ("images", "valid")
 TYPES = {"valid": "tensor(int64)"}
 _SMALL_SIDE = 96  # pixels
+_MOST_BATCHES, _NUMBERS_AT_ONCE = 8, 2**20  # in one call, where there are many pictures
 # Of graphs up to so many bytes the path to the score is loaded as well where scores alone are asked for: in larger ones
 # the products take so long that nothing else shows.
 _SMALL_GRAPH = 2**22
@@ -47,6 +48,8 @@ class Runtime:
 
     Attributes:
         at_once: how many threads may usefully call `run` at the same time.
+        piece: pictures that one call of `run` or `scores` should be handed where there are many.
+        pieces: how many such calls at the same time.
         outputs: what the graph gives: `OUTPUTS`, and `score_parts` where its score is combined.
 
     Raises:
@@ -65,6 +68,11 @@ class Runtime:
         self._lock = Lock()
         self.shape = shape
         self.batch = batch
+        # Of photographs, scored one by one, `run` itself takes several at once; of others a thread takes a few batches,
+        # if these are not large themselves.
+        alone, numbers = batch == 1, batch * shape[0] * shape[1] * shape[2]
+        self.piece = _MOST_BATCHES if alone else batch * min(_MOST_BATCHES, max(1, _NUMBERS_AT_ONCE // numbers))
+        self.pieces = 1 if alone else self.at_once
         self.outputs: tuple[str, ...] = OUTPUTS
         self._check()
 

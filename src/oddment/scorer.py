@@ -91,7 +91,7 @@ class Scorer:
 
     Args:
         model: contents of a model file.
-        threads: threads within one operator; None leaves the choice to ONNX Runtime.
+        threads: that score; None takes as many as ODDMENT_THREADS says, or one for each core.
 
     Raises:
         ModelFileError: if the graph cannot be loaded.
@@ -422,7 +422,7 @@ def load(path: str | Path, *, threads: int | None = None) -> Scorer:
 
     Args:
         path: a `.oddment` file.
-        threads: threads within one operator; None leaves the choice to ONNX Runtime.
+        threads: that score; None takes as many as ODDMENT_THREADS says, or one for each core.
 
     Raises:
         ModelFileError: if the file is missing, damaged, altered or foreign.

@@ -211,15 +211,14 @@ def score_store(graph: bytes, choice: Choice, collection: Collection, images: ND
     """Return the anomaly scores, float32 (n,), that a graph gives these images of the collection (one picture each)."""
     made, store = choice.preparation, collection.store
     runtime = Runtime(graph, shape=(made.channels, made.height, made.width), batch=choice.scored_at_once)
-    valid, size = store.valid, 8 * runtime.batch
-    # Of photographs, scored one by one, `scores` itself takes several at once.
-    at_once = 1 if runtime.batch == 1 else runtime.at_once
+    valid = store.valid
 
     def work(start: int) -> NDArray[np.float32]:
-        chosen = images[start : start + size]
+        chosen = images[start : start + runtime.piece]
         return runtime.scores(made.scale(store.pixels[chosen]), valid[chosen])
 
-    parts = ahead(range(0, len(images), size), work, workers=at_once, waiting=at_once + 1)
+    starts = range(0, len(images), runtime.piece)
+    parts = ahead(starts, work, workers=runtime.pieces, waiting=runtime.pieces + 1)
     return np.concatenate([np.empty(0, np.float32), *parts])
 
 

@@ -87,7 +87,7 @@ class GradientCodes(AnyLength, Autoencoder):
             power, why = USUAL_POWER, "the usual one: too few images are held out to choose it by"
             if held is not None and enough_to_choose(known, held):
                 power = choose_power(self.gradients, known, held, forgive=self.forgive, seed=self.seed)
-                why = "by which mixtures of two of your images stand out most from held-out ones"
+                why = "under which mixtures of two of your images stand out most from held-out ones"
             self.gradients.power.fill_(power)
             self.choices = (
                 *self.choices,

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 __all__ = ["ModelSpec", "Shape", "build", "get_spec", "model_names", "register", "spec_for"]
 
 
+# Four pictures of 256×256 in colour: a decoder's maps of them are 16 times as much.
+_NUMBERS_AT_ONCE = 4 * 256 * 256 * 3
+
+
 @dataclass(frozen=True, slots=True)
 class Shape:
     """The shape of one prepared image."""
@@ -74,16 +78,14 @@ class ModelSpec:
     draws: bool = True
     gains_from_bfloat16: bool = False
 
-    def scored_at_once(self, channels: int, height: int, width: int) -> int:
+    def scored_at_once(self, shape: Shape) -> int:
         """Return how many pictures are scored at once; part of a fitted model, since it fixes the order of additions.
 
         Large ones are scored few at a time, since their maps must stay in the processor's caches.
         """
-        return max(1, min(self.scoring_batch, _NUMBERS_AT_ONCE // (channels * height * width)))
+        return max(1, min(self.scoring_batch, _NUMBERS_AT_ONCE // shape.pixels))
 
 
-# Four pictures of 256×256 in colour: a decoder's maps of them are 16 times as much.
-_NUMBERS_AT_ONCE = 4 * 256 * 256 * 3
 _SPECS: dict[str, ModelSpec] = {}
 
 

@@ -53,12 +53,8 @@ def run_stages(layers: Iterable[nn.Module], images: Tensor) -> Tensor:
             images = layer(images)
             continue
         rectified = bool(rest) and isinstance(rest[0], nn.ReLU)
-        if doubled:
-            images = _Doubled.apply(images, layer[-1].weight, layer[-1].bias, rectified)  # type: ignore[no-untyped-call]
-            del rest[:rectified]
-            continue
-        pooled = rectified and len(rest) > 1 and isinstance(rest[1], nn.MaxPool2d)
-        images = _stage(layer[-1], images, rectified=rectified, pooled=pooled)
+        pooled = rectified and not doubled and len(rest) > 1 and isinstance(rest[1], nn.MaxPool2d)
+        images = _stage(layer[-1], images, doubled=doubled, rectified=rectified, pooled=pooled)
         del rest[: rectified + pooled]
     return images
 
@@ -82,9 +78,12 @@ def _is_plain(layer: nn.Module) -> bool:
     return isinstance(layer, nn.Conv2d) and layer.stride == (1, 1) and layer.kernel_size[0] % 2 == 1
 
 
-def _stage(layer: nn.Module, images: Tensor, *, rectified: bool, pooled: bool) -> Tensor:
-    """What one convolution, and a ReLU and 2×2 pooling if they follow, make of the images."""
+def _stage(layer: nn.Module, images: Tensor, *, doubled: bool, rectified: bool, pooled: bool) -> Tensor:
+    """What one convolution makes of the images, with upsampling before it, a ReLU and 2×2 pooling after it if so."""
     weight, bias = layer.weight, layer.bias
+    if doubled:
+        large: Tensor = _Doubled.apply(images, weight, bias, rectified)  # type: ignore[no-untyped-call]
+        return large
     # Without gradients models are watched, by numbers that must not hide what is not finite, as whole numbers may.
     if pooled and torch.is_grad_enabled() and not images.requires_grad and images.shape[1] <= _FEW:
         first: Tensor = _FirstPooled.apply(images, weight, bias)  # type: ignore[no-untyped-call]

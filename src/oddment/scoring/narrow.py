@@ -11,6 +11,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from oddment.scoring.rewriting import asked
+
 __all__ = ["widen_narrow"]
 
 # Channels up to which, and channels from which, a convolution was measured to gain.
@@ -38,15 +40,14 @@ def widen_narrow(graph: bytes) -> bytes:
 
 
 def _gains(node: onnx.NodeProto, shape: tuple[int, ...]) -> bool:
-    asked = {item.name: helper.get_attribute_value(item) for item in node.attribute}
-    plain = asked.get("group", 1) == 1 and {*asked.get("strides", [1]), *asked.get("dilations", [1])} == {1}
+    told = asked(node)
+    plain = told.get("group", 1) == 1 and {*told.get("strides", [1]), *told.get("dilations", [1])} == {1}
     few = len(shape) == 4 and shape[0] <= _TO and shape[1] >= _FROM and max(shape[2:]) > 1
     # A transposed convolution crops where a convolution pads: never more than its kernel reaches.
-    return plain and few and "pads" in asked and all(pad < min(shape[2:]) for pad in asked["pads"])
+    return plain and few and "pads" in told and all(pad < min(shape[2:]) for pad in told["pads"])
 
 
 def _pads(node: onnx.NodeProto, values: np.ndarray) -> list[tuple[int, int]]:
     """Side of the kernel and padding, for top, left, bottom and right."""
-    (pads,) = (helper.get_attribute_value(item) for item in node.attribute if item.name == "pads")
     height, width = values.shape[2:]
-    return list(zip((height, width, height, width), pads, strict=True))
+    return list(zip((height, width, height, width), asked(node)["pads"], strict=True))

@@ -14,13 +14,14 @@ Source: Shi et al., "Is the deconvolution layer the same as a convolutional laye
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import numpy_helper
 
 from oddment.models._padding import swept
+from oddment.scoring.rewriting import Rewriting, asked
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,40 +66,33 @@ def split_phases(graph: bytes) -> bytes:
     return swept(model)
 
 
-def _asked(node: onnx.NodeProto) -> dict[str, Any]:
-    return {item.name: helper.get_attribute_value(item) for item in node.attribute}
-
-
 def _square(node: onnx.NodeProto, values: dict[str, NDArray[np.float32]]) -> int:
     """The side of a kernel that is known, square and ungrouped, neither dilated nor padded by name; 0 otherwise."""
     if len(node.input) < 2 or node.input[1] not in values:
         return 0
-    kernel, asked = values[node.input[1]], _asked(node)
-    plain = (
-        asked.get("group", 1) == 1
-        and set(asked.get("dilations", [1])) == {1}
-        and not any(asked.get("output_padding", [0]))
-    )
-    told = asked.get("auto_pad", b"NOTSET") in (b"NOTSET", b"") and "output_shape" not in asked
-    return kernel.shape[2] if plain and told and kernel.ndim == 4 and kernel.shape[2] == kernel.shape[3] else 0
+    kernel, told = values[node.input[1]], asked(node)
+    alone = told.get("group", 1) == 1 and set(told.get("dilations", [1])) == {1}
+    padded = told.get("auto_pad", b"NOTSET") in (b"NOTSET", b"") and "output_shape" not in told
+    plain = alone and padded and not any(told.get("output_padding", [0]))
+    return kernel.shape[2] if plain and kernel.ndim == 4 and kernel.shape[2] == kernel.shape[3] else 0
 
 
 def _grows(node: onnx.NodeProto, values: dict[str, NDArray[np.float32]]) -> bool:
     """Whether it is a transposed convolution that doubles height and width, of many channels."""
     if node.op_type != "ConvTranspose":
         return False
-    asked, side = _asked(node), _square(node, values)
-    top, left, bottom, right = asked.get("pads", [0] * 4)
-    doubles = asked.get("strides") == [2, 2] and side >= 2 and top + bottom == left + right == side - 2
-    return doubles and min(values[node.input[1]].shape[:2]) >= _FROM
+    told, side = asked(node), _square(node, values)
+    top, left, bottom, right = told.get("pads", [0] * 4)
+    doubles = told.get("strides") == [2, 2] and side >= 2 and top + bottom == left + right == side - 2
+    return doubles and top == left and min(values[node.input[1]].shape[:2]) >= _FROM
 
 
 def _keeps(node: onnx.NodeProto, values: dict[str, NDArray[np.float32]]) -> bool:
     """Whether it is a convolution, transposed or not, to few channels, that keeps the size."""
     if node.op_type not in ("Conv", "ConvTranspose"):
         return False
-    asked, side = _asked(node), _square(node, values)
-    same = side % 2 == 1 and set(asked.get("strides", [1])) == {1} and set(asked.get("pads", [0])) == {side // 2}
+    told, side = asked(node), _square(node, values)
+    same = side % 2 == 1 and set(told.get("strides", [1])) == {1} and set(told.get("pads", [0])) == {side // 2}
     return same and len(_mirrored(node, values)) <= _FEW
 
 
@@ -160,59 +154,37 @@ def _kernel(
 
 def _split(graph: onnx.GraphProto, layer: _Layer, values: dict[str, NDArray[np.float32]]) -> None:
     """Replace the layer's nodes."""
-    stem, nodes = layer.grown.output[0], []
-
-    def known(what: str, array: NDArray[np.float32]) -> str:
-        name = f"{stem}/{what}"
-        graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(array, dtype=np.float32), name))
-        return name
-
-    def add(kind: str, inputs: list[str], output: str, **asked: Any) -> str:  # noqa: ANN401 - the operator's own
-        nodes.append(helper.make_node(kind, inputs, [output], name=output, **asked))
-        return output
-
+    stem = layer.grown.output[0]
+    new = Rewriting(graph, stem)
     whole = values[layer.grown.input[1]].transpose(1, 0, 2, 3)
-    before = _asked(layer.grown).get("pads", [0, 0, 0, 0])[:2]
+    before = asked(layer.grown).get("pads", [0, 0, 0, 0])[:2]
     phases = []
     for phase in _PHASES:
         name = f"{stem}/phase{phase[0]}{phase[1]}"
         kernel, pads = _kernel(whole, lambda which: _grown_taps(whole.shape[2], before[0], which), [phase], (0, 0))
-        own = [known(f"kernel{phase[0]}{phase[1]}", kernel), *layer.grown.input[2:]]
-        value = add("Conv", [layer.grown.input[0], *own], name, pads=pads)
+        own = [new.known(f"kernel{phase[0]}{phase[1]}", kernel), *layer.grown.input[2:]]
+        value = new.add("Conv", [layer.grown.input[0], *own], name, pads=pads)
         for index, node in enumerate(layer.along):
-            asked = _asked(node)
-            value = add(node.op_type, [value, *list(node.input)[1:]], f"{name}/{index}", **asked)
+            value = new.add(node.op_type, [value, *list(node.input)[1:]], f"{name}/{index}", **asked(node))
         phases.append(value)
-    end = (layer.last or [layer.grown, *layer.along][-1]).output[0]
     if layer.last is None:
-        joined = add("Concat", phases, f"{stem}/phases", axis=1)
+        joined = new.add("Concat", phases, f"{stem}/phases", axis=1)
     else:
-        joined = _last(layer.last, phases, values, known, add)
-    add("DepthToSpace", [joined], end, blocksize=2, mode="DCR")
+        joined = _last(layer.last, phases, values, new)
     gone = [layer.grown, *layer.along, *([layer.last] if layer.last else [])]
-    place = list(graph.node).index(gone[-1]) - len(gone) + 1
-    for node in gone:
-        graph.node.remove(node)
-    for offset, node in enumerate(nodes):
-        graph.node.insert(place + offset, node)
+    new.add("DepthToSpace", [joined], gone[-1].output[0], blocksize=2, mode="DCR")
+    new.replace(gone)
 
 
-def _last(
-    last: onnx.NodeProto,
-    phases: list[str],
-    values: dict[str, NDArray[np.float32]],
-    known: Callable[[str, NDArray[np.float32]], str],
-    add: Callable[..., str],
-) -> str:
+def _last(last: onnx.NodeProto, phases: list[str], values: dict[str, NDArray[np.float32]], new: Rewriting) -> str:
     """All phases of a last convolution of what was not put together, one after the other as channels."""
     whole, total = _mirrored(last, values), ""
     for phase, value in zip(_PHASES, phases, strict=True):
-        name = f"{value}/given"
         kernel, pads = _kernel(whole, lambda which: _kept_taps(whole.shape[2], which), list(_PHASES), phase)
-        inputs = [value, known(f"last{phase[0]}{phase[1]}", kernel)]
+        inputs = [value, new.known(f"last{phase[0]}{phase[1]}", kernel)]
         if not total and len(last.input) > 2:
-            inputs.append(known("bias", np.tile(values[last.input[2]], len(_PHASES))))
-        own = add("Conv", inputs, name, pads=pads)
+            inputs.append(new.known("bias", np.tile(values[last.input[2]], len(_PHASES))))
+        own = new.add("Conv", inputs, f"{value}/given", pads=pads)
         # One by one: the runtime adds each to those before while it computes it.
-        total = add("Add", [own, total], f"{value}/all") if total else own
+        total = new.add("Add", [own, total], f"{value}/all") if total else own
     return total

@@ -12,13 +12,14 @@ nearest upsampling.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import numpy_helper
 
 from oddment.models._padding import swept
+from oddment.scoring.rewriting import Rewriting, asked
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -72,16 +73,16 @@ def _chain(graph: onnx.GraphProto, node: onnx.NodeProto, values: dict[str, NDArr
 
 
 def _doubles(resize: onnx.NodeProto, values: dict[str, NDArray[np.float32]]) -> bool:
-    asked = {item.name: helper.get_attribute_value(item) for item in resize.attribute}
-    nearest = (asked.get("mode"), asked.get("nearest_mode"), asked.get("coordinate_transformation_mode"))
+    told = asked(resize)
+    nearest = (told.get("mode"), told.get("nearest_mode"), told.get("coordinate_transformation_mode"))
     scales = values.get(resize.input[2]) if len(resize.input) == 3 else None
     return nearest == (b"nearest", b"floor", b"asymmetric") and scales is not None and list(scales) == [1, 1, 2, 2]
 
 
 def _plain(conv: onnx.NodeProto, values: dict[str, NDArray[np.float32]]) -> bool:
     """Whether it is a convolution of 3×3 that keeps the size."""
-    asked = {item.name: helper.get_attribute_value(item) for item in conv.attribute}
-    same = {*asked.get("strides", [1]), *asked.get("dilations", [1]), asked.get("group", 1), *asked.get("pads", [0])}
+    told = asked(conv)
+    same = {*told.get("strides", [1]), *told.get("dilations", [1]), told.get("group", 1), *told.get("pads", [0])}
     return same == {1} and conv.input[1] in values and values[conv.input[1]].shape[2:] == (3, 3)
 
 
@@ -89,36 +90,22 @@ def _fold(graph: onnx.GraphProto, chain: _Chain, values: dict[str, NDArray[np.fl
     """Replace the chain's nodes."""
     small, stem = chain.resize.input[0], chain.last.name or chain.last.output[0]
     wide, last = (values[node.input[1]].astype(np.float64) for node in (chain.wide, chain.last))
-    count, nodes, given = len(last), [], ""
-
-    def known(what: str, array: NDArray[np.float64]) -> str:
-        name = f"{stem}/{what}"
-        graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(array, dtype=np.float32), name))
-        return name
-
-    def add(kind: str, inputs: list[str], output: str, **asked: Any) -> str:  # noqa: ANN401 - the operator's own
-        nodes.append(helper.make_node(kind, inputs, [output], name=output, **asked))
-        return output
-
+    count, given, new = len(last), "", Rewriting(graph, stem)
     for row, column in _QUARTERS:
         quarter = f"{stem}/quarter{row}{column}"
-        met = known(f"met{row}{column}", np.einsum("oiyx,ry,cx->oirc", wide, _MEETS[row], _MEETS[column]))
+        met = new.known(f"met{row}{column}", np.einsum("oiyx,ry,cx->oirc", wide, _MEETS[row], _MEETS[column]))
         pads = [1 - row, 1 - column, row, column]
-        total = add("Conv", [small, met, *chain.wide.input[2:]], f"{quarter}/sum", pads=pads)
-        values_of = add("Relu", [total], quarter)
+        total = new.add("Conv", [small, met, *chain.wide.input[2:]], f"{quarter}/sum", pads=pads)
+        values_of = new.add("Relu", [total], quarter)
         # Its pixels add to the nine pixels around them, which lie among the sixteen that a small pixel has there.
         spread = np.zeros((count, 4, 4, last.shape[1]))
         spread[:, row : row + 3, column : column + 3] = last[:, :, ::-1, ::-1].transpose(0, 2, 3, 1)
-        kernel = known(f"spread{row}{column}", spread.reshape(16 * count, -1, 1, 1))
-        own = add("Conv", [values_of, kernel], f"{quarter}/given")
+        kernel = new.known(f"spread{row}{column}", spread.reshape(16 * count, -1, 1, 1))
+        own = new.add("Conv", [values_of, kernel], f"{quarter}/given")
         # One by one: the runtime adds each to those before while it computes it.
-        given = add("Add", [own, given], f"{quarter}/all") if given else own
+        given = new.add("Add", [own, given], f"{quarter}/all") if given else own
     # Which of the sixteen: a transposed convolution by ones, a channel of the result from sixteen given ones.
-    ones = known("ones", np.tile(np.eye(16).reshape(16, 1, 4, 4), (count, 1, 1, 1)))
+    ones = new.known("ones", np.tile(np.eye(16).reshape(16, 1, 4, 4), (count, 1, 1, 1)))
     inputs = [given, ones, *chain.last.input[2:]]
-    add("ConvTranspose", inputs, chain.last.output[0], strides=[2, 2], pads=[1, 1, 1, 1], group=count)
-    place = list(graph.node).index(chain.last)
-    for node in chain:
-        graph.node.remove(node)
-    for offset, node in enumerate(nodes):
-        graph.node.insert(place - len(chain) + 1 + offset, node)
+    new.add("ConvTranspose", inputs, chain.last.output[0], strides=[2, 2], pads=[1, 1, 1, 1], group=count)
+    new.replace(chain)

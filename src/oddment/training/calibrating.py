@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["calibrate"]
 
-# Numbers of the pictures that are scored at a time, about.
-_NUMBERS_AT_ONCE = 2**20
-
 
 def calibrate(
     model: ModelFile,
@@ -95,15 +92,12 @@ def _score_all(
 ) -> Iterator[tuple[int, NDArray[np.float32], list[NDArray[np.float32]]]]:
     """Yield (first image, scores, maps) of some images after the other, in order, until all usable ones are done."""
     if settings.fit != "tile":
-        store, valid, batch = collection.store, collection.store.valid, scorer.model.scoring_batch
-        # Of photographs, scored one by one, `run` itself takes several at once; of others a thread takes a few batches,
-        # if these are not large themselves.
-        alone = batch == 1
-        size = 8 if alone else batch * min(8, max(1, _NUMBERS_AT_ONCE // (batch * store.pixels[0].size)))
+        store, valid, runtime = collection.store, collection.store.valid, scorer.runtime
+        size = runtime.piece
 
         def work(start: int) -> tuple[int, NDArray[np.float32], list[NDArray[np.float32]]]:
             images = scorer.model.preparation.scale(store.pixels[start : start + size])
-            outputs = scorer.runtime.run(images, valid[start : start + size], ("anomaly_score", "anomaly_map"))
+            outputs = runtime.run(images, valid[start : start + size], ("anomaly_score", "anomaly_map"))
             bounds = valid[start : start + size].tolist()
             inside = [
                 whole[top:bottom, left:right]
@@ -111,8 +105,7 @@ def _score_all(
             ]
             return start, outputs["anomaly_score"], inside
 
-        at_once = 1 if alone else scorer.runtime.at_once
-        yield from ahead(range(0, len(store), size), work, workers=at_once, waiting=at_once + 1)
+        yield from ahead(range(0, len(store), size), work, workers=runtime.pieces, waiting=runtime.pieces + 1)
         return
     # The store holds only some tiles of large images; an image's score needs all of them.
     index = 0

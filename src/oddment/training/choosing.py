@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from oddment.errors import ParameterError
 from oddment.images.prepare import Preparation
-from oddment.models import get_spec, spec_for
+from oddment.models import Shape, get_spec, spec_for
 from oddment.models._pretrained import has_weights
 from oddment.scoring import MODEL, parse_scores
 
@@ -47,7 +47,7 @@ class Choice:
     def scored_at_once(self) -> int:
         """How many pictures are scored at once."""
         made = self.preparation
-        return self.spec.scored_at_once(made.channels, made.height, made.width)
+        return self.spec.scored_at_once(Shape(made.channels, made.height, made.width))
 
 
 def choose(settings: Settings, looked: Survey) -> Choice:

@@ -302,6 +302,13 @@ def test_another_colour_is_found(name: str, digits: Any) -> None:
     assert found[1.0] > found[0.0] + 0.03
 
 
+def _usual(rows: torch.Tensor, count: int) -> torch.Tensor:
+    """Directions by products of features; signs by the largest entry, as `principal` has it."""
+    rows = rows - rows.mean(0)
+    found = torch.linalg.eigh((rows.T @ rows).double())[1].flip(1).T[:count].float()
+    return found * found.gather(1, found.abs().argmax(1, keepdim=True)).sign()
+
+
 def test_directions_of_many_features_are_those_of_few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Products of pictures span what products of features do; what they do not span is filled up at right angles."""
     rows = torch.randn(60, 40, generator=torch.Generator().manual_seed(0)) * torch.linspace(3, 0.1, 40)
@@ -312,6 +319,8 @@ def test_directions_of_many_features_are_those_of_few(monkeypatch: pytest.Monkey
     # Every fourth row or so is looked at: the same pictures, twice.
     assert found.shape == usual.shape
     torch.testing.assert_close(found @ found.T, torch.eye(12), atol=1e-5, rtol=0)
+    # Fewer pictures than features, all of them looked at: the same directions.
+    torch.testing.assert_close(principal(rows[:30], 12)[1], _usual(rows[:30], 12), atol=1e-4, rtol=0)
     few = principal(rows[:5], 12)[1]
     torch.testing.assert_close(few @ few.T, torch.eye(12), atol=1e-5, rtol=0)
     left = (rows[:5] - rows[:5].mean(0)) - (rows[:5] - rows[:5].mean(0)) @ few.T @ few
@@ -321,7 +330,7 @@ def test_directions_of_many_features_are_those_of_few(monkeypatch: pytest.Monkey
 def test_what_was_chosen_is_said(digits: Any) -> None:
     """The power that mixtures chose, or that there were too few to choose by; none where it was given."""
     normal, _ = digits
-    assert "by which mixtures" in settled(normal[:200], normal[200:]).choices[0]
+    assert "under which mixtures" in settled(normal[:200], normal[200:]).choices[0]
     assert "too few images" in settled(normal[:50], normal[50:60]).choices[0]
     [said] = settled(normal[:200], normal[200:], options={"power": 0.4}).choices
     assert said == "300 images remembered, in 2 clusters"

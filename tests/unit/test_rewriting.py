@@ -1,4 +1,4 @@
-"""Transposed convolutions of stride two are exported in phases, with the same result."""
+"""Layers that are exported in another form, with the same result: to few channels, after upsampling, in phases."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from onnx import helper
 from torch import nn
 
 from oddment.models import Shape, build, get_spec
@@ -19,6 +20,7 @@ from oddment.models._padding import fold_crops
 from oddment.scoring import ScoringGraph, export
 from oddment.scoring.narrow import widen_narrow
 from oddment.scoring.phases import split_phases
+from oddment.scoring.upsampled import fold_upsampling
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,8 +29,8 @@ if TYPE_CHECKING:
 
 
 def exported(layer: nn.Module, images: torch.Tensor) -> bytes:
+    """A graph with a free batch, crops left to the convolution before them."""
     buffer = io.BytesIO()
-    axes = {"images": {0: "batch"}, "drawn": {0: "batch"}}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
@@ -39,7 +41,7 @@ def exported(layer: nn.Module, images: torch.Tensor) -> bytes:
             opset_version=17,
             input_names=["images"],
             output_names=["drawn"],
-            dynamic_axes=axes,
+            dynamic_axes={name: {0: "batch"} for name in ("images", "drawn")},
         )
     return fold_crops(buffer.getvalue())
 
@@ -52,6 +54,103 @@ def run(graph: bytes, images: torch.Tensor) -> NDArray[np.float32]:
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     result: NDArray[np.float32] = session.run(None, {"images": images.numpy()})[0]
     return result
+
+
+# --- to few channels
+
+
+@pytest.mark.parametrize("kernel", [(3, 3), (5, 3), (2, 2), (1, 4)])
+@pytest.mark.parametrize("padding", [0, 1])
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_same_sums(kernel: tuple[int, int], padding: int, *, bias: bool) -> None:
+    """Any kernel and padding, with a bias or without, gives the convolution's result and shape."""
+    if padding >= min(kernel):
+        padding = 0
+    torch.manual_seed(0)
+    images = torch.randn(2, 20, 9, 7)
+    layer = nn.Conv2d(20, 3, kernel, padding=padding, bias=bias)
+    before = exported(layer, images)
+    after = widen_narrow(before)
+    assert (operators(before), operators(after)) == (["Conv"], ["ConvTranspose"])
+    onnx.checker.check_model(onnx.load_model_from_string(after), full_check=True)
+    np.testing.assert_allclose(run(after, images), run(before, images), atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(20, 5, 3),
+        nn.Conv2d(8, 1, 3),
+        nn.Conv2d(20, 1, 1),
+        nn.Conv2d(20, 1, 3, stride=2),
+        nn.Conv2d(20, 1, 3, dilation=2),
+        nn.Conv2d(20, 4, 3, groups=2),
+        nn.Conv2d(20, 1, 3, padding=3),
+    ],
+)
+def test_what_would_not_gain_stays(layer: nn.Module) -> None:
+    """Wider results, few inputs, single pixels, strides, dilations, groups and wide padding stay as they are."""
+    graph = exported(layer, torch.zeros(1, layer.in_channels, 9, 9))  # type: ignore[arg-type]
+    assert operators(widen_narrow(graph)) == operators(graph)
+
+
+# --- after upsampling
+
+
+@pytest.mark.parametrize("size", [(7, 7), (4, 9), (1, 1), (2, 1)])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("bias", [True, False])
+def test_upsampled_sums(size: tuple[int, int], channels: int, *, bias: bool) -> None:
+    """The same pictures from the small map, whatever its size, with a bias or without."""
+    torch.manual_seed(0)
+    wide, last = nn.Conv2d(5, 20, 3, padding=1, bias=bias), nn.Conv2d(20, channels, 3, padding=1, bias=bias)
+    layers = nn.Sequential(nn.Upsample(scale_factor=2, mode="nearest"), wide, nn.ReLU(), last, nn.Sigmoid())
+    images = torch.randn(2, 5, *size)
+    before = exported(layers, images)
+    after = fold_upsampling(before)
+    assert "Resize" in operators(before)
+    assert "Resize" not in operators(after)
+    onnx.checker.check_model(onnx.load_model_from_string(after), full_check=True)
+    np.testing.assert_allclose(run(after, images), run(before, images), atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [nn.Upsample(scale_factor=2), nn.Conv2d(4, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 5, 3, padding=1)],
+        [nn.Upsample(scale_factor=2), nn.Conv2d(4, 8, 3, padding=1), nn.Sigmoid(), nn.Conv2d(8, 1, 3, padding=1)],
+        [nn.Upsample(scale_factor=2), nn.Conv2d(4, 8, 5, padding=2), nn.ReLU(), nn.Conv2d(8, 1, 3, padding=1)],
+        [nn.Upsample(scale_factor=2), nn.Conv2d(4, 8, 3), nn.ReLU(), nn.Conv2d(8, 1, 3, padding=1)],
+        [nn.Upsample(scale_factor=3), nn.Conv2d(4, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 1, 3, padding=1)],
+        [
+            nn.Upsample(scale_factor=2, mode="bilinear"),
+            nn.Conv2d(4, 8, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(8, 1, 3, padding=1),
+        ],
+        [nn.Upsample(scale_factor=2), nn.Conv2d(4, 8, 3, padding=1), nn.ReLU()],
+    ],
+)
+def test_other_layers_are_not_folded(layers: list[nn.Module]) -> None:
+    """Many channels at the end, another function, kernel, padding or factor, and a chain cut short stay as they are."""
+    graph = exported(nn.Sequential(*layers), torch.zeros(1, 4, 6, 6))
+    assert operators(fold_upsampling(graph)) == operators(graph)
+
+
+def test_the_pooling_network() -> None:
+    """Its last layers, 32 channels to 1, are done on the small map, and its scores are torch's."""
+    torch.manual_seed(0)
+    graph = ScoringGraph(build("conv-pooling", Shape(1, 28, 28)), Shape(1, 28, 28)).eval()
+    content = export(graph)
+    assert (operators(content).count("ConvTranspose"), operators(content).count("Resize")) == (1, 1)
+    images, valid = torch.rand(3, 1, 28, 28), torch.tensor([[0, 0, 28, 28]] * 3)
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    (scores,) = session.run(["anomaly_score"], {"images": images.numpy(), "valid": valid.numpy()})
+    with torch.no_grad():
+        np.testing.assert_allclose(scores, graph(images, valid)[0].numpy(), rtol=1e-5)
+
+
+# --- in phases
 
 
 def settled(layers: nn.Module) -> nn.Module:
@@ -172,7 +271,7 @@ def test_bits_do_not_depend_on_the_place_in_a_batch() -> None:
     shape = Shape(3, 32, 32)
     content = export(ScoringGraph(build("conv-strided-deep", shape), shape).eval())
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    count = get_spec("conv-strided-deep").scored_at_once(3, 256, 256)
+    count = get_spec("conv-strided-deep").scored_at_once(Shape(3, 256, 256))
     images = np.random.default_rng(0).random((1, 3, 32, 32), np.float32).repeat(count, axis=0)
     valid = np.array([[0, 0, 32, 32]] * count, np.int64)
     (scores,) = session.run(["anomaly_score"], {"images": images, "valid": valid})
@@ -189,3 +288,14 @@ def test_after_narrow_layers(channels: int) -> None:
     after = split_phases(before)
     assert [operators(graph).count("ConvTranspose") for graph in (before, after)] == [2, 0]
     np.testing.assert_allclose(run(after, images), run(before, images), atol=1e-5)
+
+
+def test_padding_that_is_not_the_same_on_both_axes_stays() -> None:
+    """A row cut off at the top and a column at the right: what no exporter of ours writes, and others may."""
+    model = onnx.load_model_from_string(exported(SameConvTranspose2d(16, 16, 3, stride=2), torch.zeros(1, 16, 5, 5)))
+    [node] = model.graph.node
+    [pads] = [item for item in node.attribute if item.name == "pads"]
+    assert list(pads.ints) == [0, 0, 1, 1]
+    assert "DepthToSpace" in operators(split_phases(model.SerializeToString()))
+    pads.CopyFrom(helper.make_attribute("pads", [1, 0, 0, 1]))
+    assert operators(split_phases(model.SerializeToString())) == ["ConvTranspose"]
