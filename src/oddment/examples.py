@@ -41,7 +41,9 @@ _TINY_SIDE, _QUALITY = 64, 70
 # The descriptor: gradients of a square of this side in cells and directions, and the colours of a coarser square.
 _SQUARE, _CELL, _DIRECTIONS, _COARSE = 32, 4, 8, 8
 _COLOUR_WEIGHT, _ASPECT_WEIGHT = 2.0, 0.5
-_AT_ONCE = 256
+_ANGLES = np.arange(_DIRECTIONS).reshape(-1, 1, 1) * (2 * np.pi / _DIRECTIONS)
+_COSINES, _SINES = np.cos(_ANGLES).astype(np.float32), np.sin(_ANGLES).astype(np.float32)
+_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,7 @@ class Examples:
             return [() for _ in pictures]
         return [
             tuple(indices[np.argsort(np.square(known - one).sum(axis=1), kind="stable")[:count]].tolist())
-            for start in range(0, len(pictures), _AT_ONCE)
-            for one in describe(pictures[start : start + _AT_ONCE])
+            for one in describe(pictures)
         ]
 
 
@@ -106,15 +107,14 @@ def describe(pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
 def _describe(images: Sequence[Image.Image]) -> NDArray[np.float32]:
     if not images:
         return np.empty((0, (_SQUARE // _CELL) ** 2 * _DIRECTIONS + 3 * _COARSE**2 + 1), np.float32)
+    if len(images) > _AT_ONCE:
+        return np.concatenate([_describe(images[at : at + _AT_ONCE]) for at in range(0, len(images), _AT_ONCE)])
     gray = np.stack([np.asarray(_shrunk(image, _SQUARE).convert("L"), np.float32) for image in images]) / 255
     coarse = np.stack([np.asarray(_shrunk(image, _COARSE).convert("RGB"), np.float32) for image in images]) / 255
-    down, across = np.gradient(gray, axis=(1, 2))
-    histograms = []
-    for angle in np.arange(_DIRECTIONS) * (2 * np.pi / _DIRECTIONS):
-        strength = np.maximum(across * np.float32(np.cos(angle)) + down * np.float32(np.sin(angle)), 0)
-        bands = strength.reshape(-1, _CELL, _SQUARE).sum(axis=1)
-        histograms.append(bands.reshape(-1, _CELL).sum(axis=1).reshape(len(gray), -1))
-    shapes = np.sqrt(np.concatenate(histograms, axis=1))
+    down, across = (np.expand_dims(slope, 1) for slope in np.gradient(gray, axis=(1, 2)))
+    strengths = np.maximum(across * _COSINES + down * _SINES, 0)
+    bands = strengths.reshape(-1, _CELL, _SQUARE).sum(axis=1)
+    shapes = np.sqrt(bands.reshape(-1, _CELL).sum(axis=1)).reshape(len(gray), -1)
     shapes /= np.maximum(np.linalg.norm(shapes, axis=1, keepdims=True), np.float32(1e-6))
     colours = coarse.reshape(len(gray), -1) * np.float32(_COLOUR_WEIGHT / coarse[0].size ** 0.5)
     aspects = np.log([[image.width / image.height] for image in images]).astype(np.float32) * np.float32(_ASPECT_WEIGHT)

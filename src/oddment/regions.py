@@ -44,16 +44,13 @@ def find_each_regions(
 ) -> list[tuple[Region, ...]]:
     """Return `find_regions` of each map; maps of one shape are smoothed together."""
     found: list[tuple[Region, ...]] = [()] * len(maps)
-    for indices, together in _by_shape(maps):
-        # Smoothing only lowers the peak: many normal images are done here.
-        high = together.max(axis=(1, 2), initial=0.0) > level
-        likely = [at for at, index in enumerate(indices) if high[at] or insist[index]]
-        if not likely:
-            continue
-        smoothed, step = _smooth(together[likely])
+    # Smoothing only lowers the peak: many normal images are done here.
+    likely = [at for at, item in enumerate(maps) if insist[at] or item.max(initial=0.0) > level]
+    for indices, together in _by_shape([maps[at] for at in likely]):
+        smoothed, step = _smooth(together)
         peaks = smoothed.max(axis=(1, 2), initial=0.0).tolist()
-        for at, coarse, peak in zip(likely, smoothed, peaks, strict=True):
-            index = indices[at]
+        for place, coarse, peak in zip(indices, smoothed, peaks, strict=True):
+            index = likely[place]
             least = level if peak > level or not insist[index] else peak / 2
             if peak > least:
                 found[index] = _boxes(coarse, least, step, together.shape[1:], sizes[index])
@@ -129,8 +126,8 @@ def _label(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
             break
         inside[:] = spread
     # Not numpy.unique, which imports all of numpy.ma: 15 ms of a cold start.
-    numbers = np.flatnonzero(np.bincount(inside[mask]))
-    return np.searchsorted(numbers, inside) * mask + mask if numbers.size else inside
+    numbers: NDArray[np.int64] = np.cumsum(np.bincount(inside[mask]) > 0)
+    return numbers[inside] if numbers.size else inside
 
 
 def _boxes(

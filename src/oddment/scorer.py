@@ -324,13 +324,33 @@ class Scorer:
             done = ahead(self._batches(prepared), judge, workers=at_once, waiting=at_once + 1, stop=stop)
         else:
             # A picture an image: one thread decodes and scores a batch, which is quicker than handing pictures over.
-            def work(some: list[ImageRef]) -> list[Found]:
-                return self._judged([(ref, prepare(ref)) for ref in some], also)
-
+            work = partial(self._found_by, prepare, also)
             few = portions(refs, self.model.scoring_batch)
             done = ahead(few, work, workers=at_once, waiting=at_once + 2, stop=stop)
         for judged in done:
             yield from judged
+
+    def find_here(
+        self,
+        refs: Sequence[ImageRef],
+        *,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+        also: Callable[[Found], object] | None = None,
+    ) -> list[Found]:
+        """Return one `Found` for each of a few references, worked out in this thread; arguments are those of `find`."""
+        return self._found_by(self._preparer(max_pixels, Event()), also, refs)
+
+    def _found_by(
+        self,
+        prepare: Callable[[ImageRef], Prepared | ImageError],
+        also: Callable[[Found], object] | None,
+        refs: Sequence[ImageRef],
+    ) -> list[Found]:
+        # First all are decoded, then all are scored: each leaves little of the other in the processor's caches.
+        prepared = [(ref, prepare(ref)) for ref in refs]
+        size = self.model.scoring_batch
+        batches = (prepared[start : start + size] for start in range(0, len(prepared), size))
+        return [found for batch in batches for found in self._judged(batch, also)]
 
     def _batches(self, prepared: Iterable[tuple[ImageRef, Prepared | ImageError]]) -> Iterator[_Batch]:
         batch: _Batch = []
@@ -378,7 +398,7 @@ class Scorer:
             else self._judge(ref, *next(judged))
             for ref, item in batch
         ]
-        return found if also is None else [replace(item, extra=also(item)) for item in found]
+        return found if also is None else [Found(item.result, item.scored, item.ref, also(item)) for item in found]
 
     def _judge(
         self, ref: ImageRef, prepared: Prepared, scored: Scored, p_value: float, regions: tuple[Region, ...]

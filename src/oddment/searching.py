@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import shlex
 import shutil
 from array import array
-from dataclasses import dataclass
+from concurrent.futures import BrokenExecutor
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from operator import itemgetter
 from pathlib import Path, PurePosixPath
@@ -18,23 +20,39 @@ from PIL import Image
 import oddment
 from oddment.allocator import give_back_freed
 from oddment.card import model_card
-from oddment.errors import DataError
+from oddment.errors import DataError, OddmentError
 from oddment.images.decode import DEFAULT_MAX_PIXELS, decode, thumbnail
 from oddment.images.files import iter_images, require_images
 from oddment.images.references import ImageRef
+from oddment.images.stream import portions
 from oddment.progress import Progress
-from oddment.report import Gallery, Pictures, ReportData, explain, render_heat_map, render_pictures, write_report
+from oddment.report import (
+    Gallery,
+    Pictures,
+    ReportData,
+    explain,
+    load_template,
+    render_heat_map,
+    render_pictures,
+    write_report,
+)
 from oddment.results import Detection
 from oddment.scorer import full_map
 from oddment.selection import Selection, select
-from oddment.tables import Journal, ranked_rows, require_parquet, write_tables
+from oddment.tables import Journal, Line, ranked_rows, require_parquet, write_tables
+from oddment.whole import write_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
+    from oddment.forked import Copies
+    from oddment.report.gallery import Wanted
     from oddment.scorer import Found, Scorer
+
+    _Task = tuple[list[ImageRef | str], Wanted | None]
+    _Row = tuple[Line, Pictures | None]
 
 __all__ = ["Search", "SearchOptions", "Summary"]
 
@@ -46,6 +64,7 @@ _REPORT_ROWS = 10_000
 _REPORTED = ("path", "status", "anomaly_score", "p_value", "is_anomaly", "rank", "size", "regions")
 _REPORT_REJECTIONS = 2_000
 _PICTURE_SIDE = 224
+_WORTH_COPIES = 500  # images; copies of the process take a thirtieth of a second
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +171,15 @@ class Search:
         self._clear()
         self.journal = Journal(out / JOURNAL, self._about(), resume=options.resume)
         self.gallery = Gallery(journal=out / PICTURES) if options.report else None
+        # Which pictures were wanted when the last image was handed out, and whose there are none yet that may be.
+        self._wanted: Wanted | None = None
+        self._missed: list[tuple[float, str]] = []
+        if self.gallery is not None and options.resume:
+            for row in self.journal.rows():
+                if row["status"] == "scored":
+                    self.gallery.note(row["anomaly_score"], row["path"])
+                    if not self.gallery.holds(row["path"]):
+                        self._miss(self.gallery, row["anomaly_score"], row["path"])
         if options.maps:
             (out / "maps").mkdir(exist_ok=True)
             (out / _MAPS_MARK).touch()
@@ -195,90 +223,151 @@ class Search:
         if self._has_own_maps:
             shutil.rmtree(self.out / "maps", ignore_errors=True)
 
-    def run(self) -> Iterator[Found]:
-        """Score the images that have no row yet, write each row as it comes, and yield it."""
+    def run(self) -> Iterator[Line]:
+        """Score the images that have no row yet, write each row as it comes, and yield it.
+
+        Raises:
+            OddmentError: if the system ended a process of the search.
+        """
         if self.options.fdr is not None:
             for caveat in self._selection(np.zeros(self.total, np.float32)).caveats():
                 self.progress.say(f"Note: {caveat}")
+        # Before a bar moves in a thread of its own.
+        copies = self._copies()
         # Which of them are selected is known when all are scored.
         what = "anomalies" if self.options.fdr is None else "candidates"
         self.progress.start("Finding", self.total)
         done = self.journal.resumed
         try:
-            refs = (ref for ref in self._refs if not self.journal.take(ref.path))
-            for found in self.scorer.find(refs, max_pixels=self.options.max_pixels, also=self._drawn_ahead):
-                self._keep(found)
+            refs = self._watched(ref for ref in self._refs if not self.journal.take(ref.path))
+            for line, pictures in self._scored(refs, copies, self.scorer.runtime.piece):
+                self._keep(line, pictures)
                 done += 1
                 totals = self.journal.totals
                 rejected = f" · {totals.rejected:,} rejected" if totals.rejected else ""
                 self.progress.update(done, f"{totals.anomalies:,} {what}{rejected}")
-                yield found
+                yield line
+            self._catch_up(copies)
+        except BrokenExecutor as error:
+            msg = (
+                "the system ended a process of this search, as it does where memory runs out. Finish it with --resume; "
+                "ODDMENT_THREADS=1 in the environment makes it work in one process."
+            )
+            raise OddmentError(msg) from error
         finally:
+            if copies is not None:
+                copies.close()
             self.journal.flush()
             self.progress.finish()
 
-    def _keep(self, found: Found) -> None:
-        result, scored = found.result, found.scored
-        if isinstance(result, Detection) and scored is not None:
-            # Pictures first: a row in the journal is never scored again, so its pictures must be safe by then.
-            if self.gallery is not None and self._wants_pictures(self.gallery, found.ref, result.anomaly_score):
-                self._picture(found)
-            if self.options.maps:
-                self._write_map(found)
-        self.journal.add(result)
-
-    def _drawn_ahead(self, found: Found) -> Pictures | None:
-        """Pictures that will be wanted, by what is known when the image was scored."""
-        result, gallery = found.result, self.gallery
-        if gallery is None or not isinstance(result, Detection):
+    def _copies(self) -> Copies[_Task, list[_Row]] | None:
+        """Copies of this process to work in, for many pictures that are scored in batches; None for threads."""
+        model = self.scorer.model
+        few = self.total - self.journal.resumed < _WORTH_COPIES
+        # One picture at a time is scored with threads of its own, and tiles are brought together to batches.
+        if few or model.scoring_batch == 1 or model.preparation.fit == "tile":
             return None
-        return self._drawn(found) if self._wants_pictures(gallery, found.ref, result.anomaly_score) else None
+        from oddment.forked import copies
 
-    def _wants_pictures(self, gallery: Gallery, ref: ImageRef, score: float) -> bool:
+        return copies(self._work, self.scorer.runtime.at_once)
+
+    def _scored(self, refs: Iterable[ImageRef], copies: Copies[_Task, list[_Row]] | None, size: int) -> Iterator[_Row]:
+        """The row of each image, and pictures that will probably be wanted; a copy gets so many images at a time."""
+        if copies is None:
+            for found in self.scorer.find(refs, max_pixels=self.options.max_pixels, also=self._row):
+                yield found.extra  # type: ignore[misc]
+            return
+        # Names travel in place of paths, which take five times as long.
+        tasks = (
+            ([ref.path if _has_name_of_file(ref) else ref for ref in some], self._wanted)
+            for some in portions(refs, size)
+        )
+        done = copies.ahead(tasks)
+        yield from next(done, [])
+        if self.options.report:
+            load_template()  # while there is nothing to do here
+        for rows in done:
+            yield from rows
+
+    def _watched(self, refs: Iterable[ImageRef]) -> Iterator[ImageRef]:
+        """The references; whoever works on one knows which pictures were wanted about when it was drawn."""
+        totals = self.journal.totals
+        for number, ref in enumerate(refs):
+            if self.gallery is not None and number % self.scorer.model.scoring_batch == 0:
+                # Of those that have come back, not of those handed out: their ranks are what is known.
+                self._wanted = self.gallery.wanted(min(1.0, (totals.scored + totals.rejected) / self.total))
+            yield ref
+
+    def _work(self, task: _Task) -> list[_Row]:
+        """What a copy does: score a few images and put them into words and pictures."""
+        named, self._wanted = task
+        refs = [ImageRef(ref, Path(ref)) if isinstance(ref, str) else ref for ref in named]
+        found = self.scorer.find_here(refs, max_pixels=self.options.max_pixels, also=self._row)
+        return [item.extra for item in found]  # type: ignore[misc]
+
+    def _row(self, found: Found) -> _Row:
+        """The row of an image, in the thread or the copy that scored it, where its pictures are made, too."""
+        if self.options.maps:
+            self._write_map(found)
+        return Line.of(found.result), self._drawn(found) if self._wants_pictures(found) else None
+
+    def _wants_pictures(self, found: Found) -> bool:
         """Whether to make pictures now, which costs more than scoring a small image does.
 
         Of an image that will probably be pushed out by others, they are made at the end if it was not: `_catch_up`.
         """
-        if not gallery.wants(score) or not _has_name_of_file(ref):
-            return gallery.wants(score)
-        totals = self.journal.totals
-        return gallery.will_keep(score, (totals.scored + totals.rejected + 1) / self.total)
+        result = found.result
+        if self._wanted is None or not isinstance(result, Detection):
+            return False
+        what = result.anomaly_score, result.path
+        return self._wanted.will_stay(*what) or (not _has_name_of_file(found.ref) and self._wanted.may_stay(*what))
 
-    def _catch_up(self, gallery: Gallery) -> None:
+    def _keep(self, line: Line, pictures: Pictures | None) -> None:
+        score = line.anomaly_score
+        if self.gallery is not None and score is not None:
+            self.gallery.note(score, line.path)
+            # Pictures first: a row in the journal is never scored again, so its pictures must be safe by then.
+            if pictures is not None:
+                self.gallery.add(line.path, score, pictures)
+            else:
+                self._miss(self.gallery, score, line.path)
+        self.journal.add(line)
+
+    def _miss(self, gallery: Gallery, score: float, path: str) -> None:
+        """Remember an image whose pictures may yet be wanted."""
+        if gallery.wants(score, path):
+            self._missed.append((score, path))
+            if len(self._missed) > 4 * gallery.most:
+                self._missed = gallery.most_wanted(self._missed, by_size=False)
+
+    def _catch_up(self, copies: Copies[_Task, list[_Row]] | None = None) -> None:
         """Make the pictures of images that ended higher than it had looked; what they are is read and scored again."""
-        scores = np.frombuffer(self.journal.totals.scores) if self.journal.totals.scores else np.empty(0)
-        if not scores.size or gallery.most < 1:
-            return
-        last = np.partition(scores, -min(gallery.most, scores.size))[-min(gallery.most, scores.size)]
-        missing = {
-            row["path"]: row["anomaly_score"]
-            for row in self.journal.rows()
-            if row["status"] == "scored" and row["anomaly_score"] >= last and not gallery.holds(row["path"])
-        }
-        highest = sorted(missing, key=lambda path: -missing[path])
-        refs = (ImageRef(path, Path(path)) for path in highest if gallery.wants(missing[path]) and Path(path).is_file())
-        for found in self.scorer.find(refs, max_pixels=self.options.max_pixels, also=self._drawn):
-            # A file that has changed since then is no longer what the row is about.
-            if isinstance(found.result, Detection) and found.result.anomaly_score == missing[found.ref.path]:
-                self._picture(found)
-
-    def _picture(self, found: Found) -> None:
-        pictures = found.extra if isinstance(found.extra, Pictures) else self._drawn(found)
-        if self.gallery is not None and pictures is not None and isinstance(found.result, Detection):
-            self.gallery.add(found.result.path, found.result.anomaly_score, pictures)
+        gallery = self.gallery
+        # A few at a time: once there is no room, the rest are no longer wanted.
+        while gallery is not None and (some := gallery.most_wanted(self._missed)):
+            missing = {path: score for score, path in some}
+            self._wanted = gallery.wanted()
+            refs = (ImageRef(path, Path(path)) for path in missing if Path(path).is_file())
+            for line, pictures in self._scored(refs, copies, self.scorer.model.scoring_batch):
+                # A file that has changed since then is no longer what the row is about.
+                if pictures is not None and line.anomaly_score == missing[line.path]:
+                    gallery.add(line.path, missing[line.path], pictures)
+            self._missed = [item for item in self._missed if item[1] not in missing]
 
     def _drawn(self, found: Found) -> Pictures | None:
         result, scored = found.result, found.scored
         if scored is None or not isinstance(result, Detection):
             return None
         original = self.scorer.model.preparation.displayed(scored.original, result.size, _PICTURE_SIDE)
-        return render_pictures(
+        drawn = render_pictures(
             original,
             scored.reconstruction,
             scored.anomaly_map,
             map_range=self.scorer.model.map_range,
             max_side=_PICTURE_SIDE,
         )
+        [similar] = self.scorer.model.examples.nearest([original]) if result.is_anomaly else [()]
+        return replace(drawn, similar=similar) if similar else drawn
 
     def _write_map(self, found: Found) -> None:
         result = found.result
@@ -307,18 +396,19 @@ class Search:
             # Ctrl-C may have come between counting a row and writing it.
             self.journal.recount()
         if self.gallery is not None:
-            self._catch_up(self.gallery)
+            self._catch_up()
             self.gallery.close()
         give_back_freed()
         selection = self._selection(self.journal.totals.scores) if self.options.fdr is not None else None
         judge = self._judge(selection) if selection else None
 
-        def rows() -> Iterator[dict[str, Any]]:
+        def rows() -> Iterator[tuple[dict[str, Any], str]]:
             return ranked_rows(self.journal, self.options.lists, judge=judge)
 
-        files = write_tables(self.out, rows, parquet=self.options.parquet)
-        if self.options.report:
-            write_report(self.out / "report.html", self._report(rows, selection, complete=complete))
+        listing = _Listing(self.gallery.items()) if self.gallery else None
+        files = write_tables(self.out, rows, parquet=self.options.parquet, also=listing.add if listing else None)
+        if listing is not None:
+            write_report(self.out / "report.html", self._report(listing, selection, complete=complete))
             files.append(self.out / "report.html")
         if self.options.maps:
             files.append(self.out / "maps")
@@ -355,25 +445,9 @@ class Search:
 
         return judge
 
-    def _report(
-        self, rows: Callable[[], Iterator[dict[str, Any]]], selection: Selection | None, *, complete: bool
-    ) -> ReportData:
+    def _report(self, listing: _Listing, selection: Selection | None, *, complete: bool) -> ReportData:
         calibration, info = self.scorer.calibration, self.scorer.model.info
-        pictures = self.gallery.items() if self.gallery else {}
-        shown: list[dict[str, Any]] = []
-        rejected: list[dict[str, Any]] = []
-        others = array("f")
-        shared: dict[Any, Any] = {}
-        # What is listed are the highest ranks, all of them or the first so many.
-        for row in rows():
-            if not row["rank"]:
-                if len(rejected) < _REPORT_REJECTIONS:
-                    rejected.append(row)
-            elif row["rank"] <= _REPORT_ROWS:
-                shown.append(_slim(row, pictures, shared))
-            else:
-                others.append(row["anomaly_score"])
-        shown.sort(key=itemgetter("rank"))
+        shown, rejected, others = listing.ranked(), listing.rejected, listing.others
         totals = self.journal.totals
         anomalies = selection.selected if selection else totals.anomalies
         notes = [*(selection.caveats() if selection else (text for text in (calibration.caveat(),) if text))]
@@ -391,7 +465,7 @@ class Search:
             created=datetime.now(UTC),
             version=oddment.__version__,
             rows=[*shown, *rejected],
-            pictures=pictures,
+            pictures=listing.pictures,
             n_scored=totals.scored,
             n_rejected=totals.rejected,
             n_anomalies=anomalies,
@@ -404,27 +478,50 @@ class Search:
             card=model_card(self.scorer.model, info),
             notes=notes,
             complete=complete,
-            explanations=explain(shown, pictures, self.scorer.model.examples),
+            explanations=explain(shown, listing.pictures, self.scorer.model.examples),
             recompute=f"oddment threshold {shlex.quote(str(self.model_path))} --threshold {{threshold}}",
         )
 
 
-def _slim(row: dict[str, Any], pictures: Mapping[str, Any], shared: dict[Any, Any]) -> dict[str, Any]:
-    """What the report shows of a scored row, boxes only where there is a picture to draw them on: thousands are held.
+class _Listing:
+    """What a report lists of the rows that the tables get: the highest ranks, some rejected files, other scores.
 
     Args:
-        row: of the journal.
-        pictures: of the report.
-        shared: what rows have in common, so that it is held once; grows.
+        pictures: of the report, by path.
     """
-    slim = {name: row[name] for name in _REPORTED}
-    for name, value in (("status", row["status"]), ("size", tuple(row["size"] or ()))):
-        slim[name] = shared.setdefault(value, value)
-    if row["path"] not in pictures:
-        slim["regions"] = ()
-    if row["is_anomaly"] and row.get("parts"):
-        slim["parts"] = row["parts"]
-    return slim
+
+    def __init__(self, pictures: Mapping[str, Pictures]) -> None:
+        self.pictures = pictures
+        self.rejected: list[dict[str, Any]] = []
+        self.others = array("f")
+        self._shown: list[dict[str, Any]] = []
+        self._shared: dict[Any, Any] = {}  # what rows have in common, held once
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Take what is shown of a row."""
+        if not row["rank"]:
+            if len(self.rejected) < _REPORT_REJECTIONS:
+                self.rejected.append(row)
+        # What is listed are the highest ranks, all of them or the first so many.
+        elif row["rank"] <= _REPORT_ROWS:
+            self._shown.append(self._slim(row))
+        else:
+            self.others.append(row["anomaly_score"])
+
+    def ranked(self) -> list[dict[str, Any]]:
+        """Return the rows that are shown, the highest first."""
+        return sorted(self._shown, key=itemgetter("rank"))
+
+    def _slim(self, row: dict[str, Any]) -> dict[str, Any]:
+        """What is shown of a scored row, boxes only where there is a picture to draw them on: thousands are held."""
+        slim = {name: row[name] for name in _REPORTED}
+        for name, value in (("status", row["status"]), ("size", tuple(row["size"] or ()))):
+            slim[name] = self._shared.setdefault(value, value)
+        if row["path"] not in self.pictures:
+            slim["regions"] = ()
+        if row["is_anomaly"] and row.get("parts"):
+            slim["parts"] = row["parts"]
+        return slim
 
 
 def _title(anomalies: int, scored: int) -> str:
@@ -457,4 +554,7 @@ def _short_digest(path: str) -> str:
 
 def _save(picture: NDArray[np.uint8], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture).save(path, compress_level=3)
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG", compress_level=3)
+    # An image that is named twice may be drawn twice at the same time.
+    write_whole(path, buffer.getvalue())

@@ -138,7 +138,7 @@ def build_report(
     for place, index in enumerate(np.argsort(-scores), 1):
         score = float(scores[index])
         regions: tuple[Region, ...] = ()
-        if gallery.wants(score):
+        if gallery.wants(score, names[index]):
             strength = min(1.0, score / threshold / 2.2) if score > threshold else 0.0
             pictures, regions = spoiled(rng, side, strength, colour=colour)
             gallery.add(names[index], score, pictures)

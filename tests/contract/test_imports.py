@@ -28,6 +28,7 @@ FINDING = (
     "oddment.cli",
     "oddment.errors",
     "oddment.examples",
+    "oddment.forked",
     "oddment.drift",
     "oddment.graphcheck",
     "oddment.images",

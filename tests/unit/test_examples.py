@@ -217,10 +217,11 @@ class TestNamed:
             assert detector.detect(wide[index : index + 1], similar=1)[0].similar == (name,)  # type: ignore[union-attr]
 
     def test_explanations_are_of_anomalies_with_a_picture(self, digits: NDArray[np.uint8], examples: Examples) -> None:
-        """Only those are compared, and only the examples that are shown go into the page, each once."""
+        """Only the examples that are shown go into the page, each once."""
 
         def picture(index: int) -> Pictures:
-            return Pictures(encode_example(digits[index]), None, None, 28, 28)
+            [similar] = examples.nearest([digits[index]])
+            return Pictures(encode_example(digits[index]), None, None, 28, 28, similar)
 
         rows = [{"path": str(n), "is_anomaly": n < 3} for n in range(5)]
         found = explain(rows, {"0": picture(0), "1": picture(0), "4": picture(4)}, examples)
@@ -230,6 +231,13 @@ class TestNamed:
         assert found.examples[found.similar["0"][0]] == (examples.names[0], examples.pictures[0])
         payload = found.payload(rows)
         assert set(payload["similar"]) == {"0", "1"}
+
+    def test_what_names_no_example_of_this_model_is_not_shown(self, examples: Examples) -> None:
+        """Pictures that a damaged file gives impossible examples, and those that were compared with none."""
+        pictures = {"0": Pictures(b"x", None, None, 1, 1, (len(examples),)), "1": Pictures(b"x", None, None, 1, 1)}
+        found = explain([{"path": path, "is_anomaly": True} for path in pictures], pictures, examples)
+        assert found.similar == {}
+        assert found.examples == ()
 
 
 class TestFile:

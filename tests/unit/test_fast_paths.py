@@ -209,13 +209,14 @@ class TestPictures:
             search = Search(scorer, tiny_model, [folder], out, SearchOptions())
             search.gallery = gallery = Gallery(most=10, typical=2)
             made = 0
-            for found in search.run():
-                made += gallery.holds(found.ref.path)
+            for line in search.run():
+                made += gallery.holds(line.path)
             search.finish(complete=True)
             return list(gallery.items()), made
 
         kept, made = run(tmp_path / "a")
-        monkeypatch.setattr(Gallery, "will_keep", lambda self, score, seen: True)  # noqa: ARG005
+        wanted = Gallery.wanted
+        monkeypatch.setattr(Gallery, "wanted", lambda self, seen=None: wanted(self))  # noqa: ARG005
         expected, made_at_once = run(tmp_path / "b")
         assert kept == expected
         assert len(kept) >= 10
@@ -227,10 +228,47 @@ class TestPictures:
         """A rank among few is worth less than the same rank among all."""
         gallery = Gallery(most=10, typical=0)
         for number in range(8):
-            gallery.add(str(number), float(number), Pictures(b"x", None, None, 1, 1))
-        assert gallery.will_keep(-1.0, seen=1.0)
-        assert not gallery.will_keep(-1.0, seen=0.1)
-        assert gallery.will_keep(9.0, seen=0.1)
+            gallery.note(float(number), str(number))
+        assert gallery.wanted(1.0).will_stay(-1.0, "a")
+        assert not gallery.wanted(0.1).will_stay(-1.0, "a")
+        assert gallery.wanted(0.1).will_stay(9.0, "a")
+        assert not gallery.wanted(0.0).will_stay(9.0, "a")
+        assert gallery.wanted(0.1).may_stay(-1.0, "a")
+
+    def test_what_will_stay_is_what_stays_and_little_more(self) -> None:
+        """Of scores in no order, nearly all that are kept at the end were expected to be, and few others."""
+        scores = np.random.default_rng(0).permutation(20_000) / 20_000
+        gallery = Gallery(most=500, typical=20)
+        expected = []
+        for number, score in enumerate(scores.tolist()):
+            if gallery.wanted(number / len(scores)).will_stay(score, str(score)):
+                expected.append(score)
+                gallery.add(str(score), score, Pictures(b"x", None, None, 1, 1))
+            gallery.note(score, str(score))
+        highest = set(np.sort(scores)[-500:].tolist())
+        assert len(highest & set(expected)) > 450
+        assert len(expected) < 650
+
+    def test_the_most_wanted_of_those_that_were_missed(self) -> None:
+        """The highest scores, as many as there is room for, and one of each score that the sample is about to hold."""
+        gallery = Gallery(most=30, typical=2)
+        scores = [float(number) for number in range(100)]
+        for score in scores:
+            gallery.note(score, f"a{score}")
+            gallery.note(score, f"b{score}")
+        for score in scores[90:]:
+            gallery.add(f"a{score}", score, Pictures(b"x" * 1000, None, None, 1, 1))
+        missed = [(score, f"{kind}{score}") for score in scores for kind in "ab"]
+        found = gallery.most_wanted(missed)
+        assert found == sorted(found, key=lambda item: (-item[0], item[1]))
+        assert not any(gallery.holds(path) for _, path in found)
+        assert {path for _, path in found} >= {f"b{score}" for score in scores[90:]} | {"a89.0", "b89.0", "a85.0"}
+        sampled = [path for score, path in found if score < 75]
+        assert 1 <= len(sampled) <= 2
+        assert all(path.startswith("a") for path in sampled)
+        for score, path in found:
+            gallery.add(path, score, Pictures(b"x" * 1000, None, None, 1, 1))
+        assert gallery.most_wanted(missed) == []
 
 
 def test_boxes_are_those_of_a_flood_fill() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,20 +12,20 @@ import sys
 import threading
 import time
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from oddment import ThresholdRule, load, searching
+from oddment import ThresholdRule, forked, load, searching
 from oddment.errors import DataError
 from oddment.images.files import iter_images
 from oddment.searching import JOURNAL, Search, SearchOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     Run = Callable[..., Any]
 
@@ -288,7 +289,7 @@ search = Search(load(model), model, [source], out, SearchOptions())
 for _ in search.run():
     pass
 search.finish(complete=True)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
 """
 
 
@@ -345,6 +346,165 @@ def test_what_else_a_caller_wants_is_made_where_images_are_scored(model_file: Pa
     assert threading.main_thread() not in threads
 
 
+IN_ONE_PROCESS, IN_COPIES = {"ODDMENT_THREADS": "1"}, {"ODDMENT_THREADS": "2"}
+
+
+def report_data(out: Path) -> dict[str, Any]:
+    """What the page's script reads, without what is told of the run itself."""
+    page = (out / "report.html").read_text(encoding="utf-8")
+    [text] = re.findall(r'<script[^>]*type="application/json"[^>]*>(.*?)</script>', page, re.DOTALL)[:1]
+    data: dict[str, Any] = json.loads(text)
+    return data
+
+
+class TestCopies:
+    """A large search works in copies of its process."""
+
+    def test_the_same_as_in_threads(
+        self, command: list[str], many: Path, model_file: Path, whole: list[dict[str, Any]], tmp_path: Path
+    ) -> None:
+        """Tables, maps and the report, pictures and all, are those of one process with one thread."""
+        outs = [tmp_path / "one", tmp_path / "two"]
+        for out, environment in zip(outs, (IN_ONE_PROCESS, IN_COPIES), strict=True):
+            subprocess.run(
+                [*command, "find", str(many), "-m", str(model_file), "-o", str(out), "-q", "--maps"],
+                env=os.environ | environment,
+                check=True,
+            )
+        assert read_json(outs[0]) == read_json(outs[1]) == whole
+        one, two = (
+            {path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.suffix in {".csv", ".png"}}
+            for out in outs
+        )
+        assert one == two
+        assert len(one) == MANY - 5 + 1
+        data = [report_data(out) for out in outs]
+        assert data[0] == data[1]
+        assert len(data[0]["pictures"]) > 900
+        shown = [(out / "report.html").read_bytes().rpartition(b"<script")[0] for out in outs]
+        assert len(shown[0]) == len(shown[1])
+
+    def test_archives_are_searched_in_copies(
+        self, command: list[str], many: Path, model_file: Path, tmp_path: Path
+    ) -> None:
+        """Members of an archive travel to the copies, and their pictures back, since they cannot be read again."""
+        packed = shutil.make_archive(str(tmp_path / "many"), "zip", many)
+        found = []
+        for name, environment in (("one", IN_ONE_PROCESS), ("two", IN_COPIES)):
+            subprocess.run(
+                [*command, "find", packed, "-m", str(model_file), "-o", str(tmp_path / name), "-q"],
+                env=os.environ | environment,
+                check=True,
+            )
+            found.append((read_json(tmp_path / name), report_data(tmp_path / name)))
+        assert found[0] == found[1]
+        assert len(found[0][1]["pictures"]) > 900
+
+    def test_a_copy_that_is_killed(
+        self,
+        command: list[str],
+        invoke: Run,
+        many: Path,
+        model_file: Path,
+        whole: list[dict[str, Any]],
+        tmp_path: Path,
+    ) -> None:
+        """The search ends with what to do about it, nothing hangs, and --resume finishes it."""
+        process = subprocess.Popen(
+            [*command, "find", str(many), "-m", str(model_file), "-o", str(tmp_path), "-q"],
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | IN_COPIES | {"COLUMNS": "500"},
+        )
+        os.kill(self.copies_of(process)[0], signal.SIGKILL)
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 3
+        assert "--resume" in errors
+        assert "ODDMENT_THREADS=1" in errors
+        assert "Traceback" not in errors
+        invoke("find", many, "-m", model_file, "-o", tmp_path, "--resume", "-q", "--no-report")
+        assert read_json(tmp_path) == whole
+
+    def test_copies_end_with_the_search_that_is_killed(
+        self, command: list[str], many: Path, model_file: Path, tmp_path: Path
+    ) -> None:
+        """No process is left over, however the search ends."""
+        process = subprocess.Popen(
+            [*command, "find", str(many), "-m", str(model_file), "-o", str(tmp_path), "-q"],
+            env=os.environ | IN_COPIES,
+        )
+        copies = self.copies_of(process)
+        process.kill()
+        process.wait(timeout=60)
+        deadline = time.monotonic() + 60
+        while any(is_running(number) for number in copies):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    def copies_of(self, process: subprocess.Popen[Any]) -> list[int]:
+        """The copies of a search that is in the middle of its work."""
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        if not children.exists():
+            pytest.skip("the system does not tell of which process another is the child")
+        deadline = time.monotonic() + 120
+        while len(found := children.read_text(encoding="ascii").split()) < 2:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        return [int(number) for number in found]
+
+
+def is_running(number: int) -> bool:
+    """Whether a process is there and has not ended."""
+    try:
+        return Path(f"/proc/{number}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+COPIES = """
+import os, threading, time
+from oddment.forked import copies
+
+def work(item):
+    if item == 40:
+        raise ValueError("forty")
+    time.sleep(0.001 * (item % 3))
+    return item * base, os.getpid()
+
+base = 10
+made = copies(work, 2)
+found = list(made.ahead(range(40)))
+assert [value for value, _ in found] == [10 * item for item in range(40)], found
+assert len({number for _, number in found}) == 2 and os.getpid() not in {number for _, number in found}
+drawn = []
+first = made.ahead(drawn.append(item) or item for item in range(30))
+next(first)
+assert len(drawn) <= 7, drawn
+first.close()
+try:
+    list(made.ahead([40]))
+except ValueError as error:
+    assert str(error) == "forty"
+else:
+    raise SystemExit("not raised")
+made.close()
+assert copies(work, 1) is None
+waiting = threading.Event()
+threading.Thread(target=waiting.wait).start()
+assert copies(work, 2) is None
+waiting.set()
+print("done")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux forks safely")
+def test_copies_do_their_work_in_order() -> None:
+    """What copies make comes in the order of the items, ahead by a few; errors come through; not beside threads."""
+    done = subprocess.run([sys.executable, "-c", COPIES], capture_output=True, text=True, check=False, timeout=60)
+    assert done.stdout == "done\n", done.stderr
+
+
 def test_pictures_that_are_drawn_ahead_are_those_that_would_have_been(
     model_file: Path, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -360,17 +520,20 @@ def test_pictures_that_are_drawn_ahead_are_those_that_would_have_been(
 
         with monkeypatch.context() as patch:
             patch.setattr(searching, "render_pictures", watched)
+            # In threads, whatever else runs in this process.
+            patch.setattr(forked, "copies", lambda *_: None)
             search = Search(load(model_file), model_file, [many], out, SearchOptions())
             for _ in search.run():
                 pass
             assert search.gallery is not None
             kept = dict(search.gallery.items())
+            assert threading.main_thread() not in drawn
             search.finish(complete=True)
-        return kept, sum(thread is threading.main_thread() for thread in drawn)
+        return kept, len(drawn)
 
-    ahead, late = pictures(tmp_path / "ahead")
-    monkeypatch.setattr(Search, "_drawn_ahead", lambda *_: None)
-    after, later = pictures(tmp_path / "after")
+    ahead, drawn = pictures(tmp_path / "ahead")
+    monkeypatch.setattr(Search, "_watched", lambda _, refs: refs)
+    after, drawn_after = pictures(tmp_path / "after")
     assert ahead == after
-    # A few may be wanted that did not look so before those in front of them had been taken in.
-    assert late < later / 4
+    assert len(ahead) <= drawn_after < 1.05 * len(ahead)
+    assert len(ahead) <= drawn < 1.4 * len(ahead)

@@ -12,7 +12,7 @@ import pytest
 
 from oddment.errors import DataError, MissingExtraError
 from oddment.results import COLUMNS, Detection, Region, Rejection
-from oddment.tables import Journal, Totals, csv_row, ranked_rows, require_parquet, write_tables
+from oddment.tables import Journal, Line, Totals, csv_row, ranked_rows, require_parquet, write_tables
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,15 +40,28 @@ def journal(tmp_path: Path) -> Journal:
     """A journal of five rows, closed."""
     made = Journal(tmp_path / "j.jsonl", ABOUT)
     for result in RESULTS:
-        made.add(result)
+        made.add(Line.of(result))
     made.close()
     return made
 
 
 def test_ranks_give_equal_scores_to_the_earlier(journal: Journal) -> None:
     """The highest score has rank 1, of equals the earlier comes first, a rejected row has none."""
-    assert [row["rank"] for row in ranked_rows(journal, lambda _: True)] == [3, None, 1, 2, 4]
-    assert [row["rank"] for row in ranked_rows(journal, lambda row: row["rank"] == 2)] == [2]
+    assert [row["rank"] for row, _ in ranked_rows(journal, lambda _: True)] == [3, None, 1, 2, 4]
+    assert [row["rank"] for row, _ in ranked_rows(journal, lambda row: row["rank"] == 2)] == [2]
+
+
+def test_rows_come_with_their_json(tmp_path: Path) -> None:
+    """The text of a row is what writing it anew would give, whatever its name looks like, and judged or not."""
+    journal = Journal(tmp_path / "j.jsonl", ABOUT)
+    for name in ('"rank": null,', '\\"rank\\": null,.png', "\\", "\u2028.png", "bad-\udcff.png"):
+        journal.add(Line.of(detection(name, 0.5)))
+        journal.add(Line.of(Rejection(path=name, reason='no "rank": null, here')))
+    journal.close()
+    for judge in (None, lambda row: row.update(is_anomaly=True, rule="fdr=0.1")):
+        found = list(ranked_rows(journal, lambda _: True, judge=judge))
+        assert [text for _, text in found] == [json.dumps(row) for row, _ in found]
+        assert [row["rank"] for row, _ in found if row["status"] == "scored"] == [1, 2, 3, 4, 5]
 
 
 def test_totals() -> None:
@@ -67,7 +80,7 @@ def test_tables_agree_and_keep_every_bit(journal: Journal, tmp_path: Path) -> No
     pq = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
     score = float(np.nextafter(np.float32(0.1), np.float32(1)))
     again = Journal(journal.path, ABOUT, resume=True)
-    again.add(detection("last.png", score))
+    again.add(Line.of(detection("last.png", score)))
     again.close()
     written = write_tables(tmp_path, lambda: ranked_rows(again, lambda _: True), parquet=True)
     assert [path.name for path in written] == ["results.csv", "results.jsonl", "results.parquet"]
@@ -149,7 +162,7 @@ class TestJournal:
         """Rows are handed to the operating system every sixty-four at most."""
         journal = Journal(tmp_path / "j.jsonl", ABOUT)
         for index in range(130):
-            journal.add(detection(f"{index}.png", 0.5))
+            journal.add(Line.of(detection(f"{index}.png", 0.5)))
         assert journal.path.read_bytes().count(b"\n") >= 1 + 128
         journal.close()
         assert len(list(journal.rows())) == 130

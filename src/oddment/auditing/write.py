@@ -83,7 +83,7 @@ def write_audit(
         (out / name).unlink(missing_ok=True)
     drawn = draw(audit, progress) if report else None
     rows = _rows(audit, drawn.regions if drawn else {})
-    files = write_tables(out, lambda: iter(rows), parquet=parquet)
+    files = write_tables(out, lambda: ((row, json.dumps(row)) for row in rows), parquet=parquet)
     files += [_table(out / name, columns, lines) for name, (columns, lines) in _lists(audit).items() if lines]
     files.append(write_whole(out / "audit.json", json.dumps(summary(audit), indent=1) + "\n"))
     if drawn:

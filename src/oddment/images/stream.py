@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from oddment.images.files import ImageRef
 
-__all__ = ["ahead", "in_order", "portions"]
+__all__ = ["ahead", "in_order", "in_turn", "portions"]
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -58,13 +58,30 @@ def ahead(
         waiting: items at most that are being worked on or wait to be taken.
         stop: set when no more is wanted, before what is being worked on is waited for.
     """
-    source = iter(items)
     pool = ThreadPoolExecutor(workers, thread_name_prefix="oddment-ahead")
+    try:
+        yield from in_turn(items, lambda item: pool.submit(work, item), waiting=waiting, stop=stop)
+    finally:
+        pool.shutdown()
+
+
+def in_turn(
+    items: Iterable[S], submit: Callable[[S], Future[T]], *, waiting: int, stop: Event | None = None
+) -> Iterator[T]:
+    """Yield the results of the items in their order, whoever works them out.
+
+    Args:
+        items: drawn from only as fast as results are taken.
+        submit: hands an item over to be worked on.
+        waiting: items at most that are being worked on or wait to be taken.
+        stop: set when no more is wanted.
+    """
+    source = iter(items)
     futures: deque[Future[T]] = deque()
     try:
         while True:
             while len(futures) < waiting and (chosen := list(islice(source, 1))):
-                futures.append(pool.submit(work, chosen[0]))
+                futures.append(submit(chosen[0]))
             if not futures:
                 return
             yield futures.popleft().result()
@@ -73,7 +90,6 @@ def ahead(
             stop.set()
         for future in futures:
             future.cancel()
-        pool.shutdown()
 
 
 def portions(refs: Iterable[ImageRef], size: int) -> Iterator[list[ImageRef]]:

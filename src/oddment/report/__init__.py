@@ -2,7 +2,7 @@
 
 from oddment.report.explain import Explanations, explain
 from oddment.report.gallery import Gallery
-from oddment.report.html import ReportData, write_report
+from oddment.report.html import ReportData, load_template, write_report
 from oddment.report.pictures import Pictures, render_heat_map, render_pictures
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Pictures",
     "ReportData",
     "explain",
+    "load_template",
     "render_heat_map",
     "render_pictures",
     "write_report",

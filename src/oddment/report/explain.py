@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import base64
-import io
 import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from PIL import Image
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,8 +14,6 @@ if TYPE_CHECKING:
     from oddment.report.pictures import Pictures
 
 __all__ = ["Explanations", "explain"]
-
-_AT_ONCE = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +56,12 @@ def explain(rows: Sequence[Mapping[str, Any]], pictures: Mapping[str, Pictures],
 
     Args:
         rows: of the report; a combined score's are under "parts", by name.
-        pictures: of some of the rows, by path; those without are not compared with the examples.
+        pictures: of some of the rows, by path, with the examples that each is most like.
         examples: of the model.
     """
     odd = [row for row in rows if row["is_anomaly"]]
-    shown = [str(row["path"]) for row in odd if row["path"] in pictures] if len(examples) else []
-    found: dict[str, tuple[int, ...]] = {}
-    for start in range(0, len(shown), _AT_ONCE):
-        some = shown[start : start + _AT_ONCE]
-        # Not all at once: a thousand pictures of 224×224 pixels, decoded, are 150 MB.
-        nearest = examples.nearest([_decoded(pictures[path].original) for path in some])
-        found.update(zip(some, nearest, strict=True))
+    shown = [(str(row["path"]), pictures[row["path"]].similar) for row in odd if row["path"] in pictures]
+    found = {path: similar for path, similar in shown if similar and max(similar) < len(examples)}
     # Only what is shown goes into the page, each example once.
     used = sorted({index for indices in found.values() for index in indices})
     place = {index: number for number, index in enumerate(used)}
@@ -81,8 +70,3 @@ def explain(rows: Sequence[Mapping[str, Any]], pictures: Mapping[str, Pictures],
         {path: tuple(place[index] for index in indices) for path, indices in found.items()},
         {str(row["path"]): row["parts"] for row in odd if row.get("parts")},
     )
-
-
-def _decoded(data: bytes) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    with Image.open(io.BytesIO(data)) as image:
-        return np.asarray(image.convert("RGB"))

@@ -3,74 +3,182 @@
 from __future__ import annotations
 
 import hashlib
+import heapq
+import math
 import struct
-from bisect import bisect, insort
+from bisect import bisect_left, insort
+from dataclasses import dataclass
 from operator import itemgetter
-from threading import RLock
 from typing import TYPE_CHECKING
 
 from oddment.errors import ParameterError
 from oddment.report.journal import Entry, Floors, append_record, read_records, rewrite_records
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
     from typing import BinaryIO
 
     from oddment.report.pictures import Pictures
 
-__all__ = ["Gallery"]
+__all__ = ["Gallery", "Wanted"]
 
 _SAMPLE_SHARE = 10  # the sample may use one tenth of the budget
 _COMPACT_BEYOND = 4  # times the budget
-_SLACK = 1.5  # how far beyond the room an image's expected rank may lie for its pictures to be made at once
+# Standard deviations that an image's expected rank may lie beyond the room for its pictures to be made at once: then it
+# stays with a chance of a third, and making them late, which is reading and scoring it again, costs twice as much.
+_SLACK = 0.4
+# How much of the budget is looked at for what would stay: pictures that are yet to be made may be smaller than most.
+_ROOMY = 1.02
+
+
+_Key = tuple[float, str]
+"""What entries are ordered by: a number, the lowest first, and of equal ones the path."""
+_END: _Key = (math.inf, "")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Of which images a gallery wants pictures, as of one moment; what it wants later is never more.
+
+    Args:
+        highest: the key of the ranking below which it takes any; the number of a key is the score, its sign changed.
+        highest_likely: the key up to which they will probably still be there when all images have been seen.
+        sample: the key below which it takes an image into the sample; the number of a key is drawn from the score.
+        sample_likely: the key up to which it will probably stay there.
+        sampled: the path in the sample for each number that was drawn.
+        seed: of the draws.
+    """
+
+    highest: _Key
+    highest_likely: _Key
+    sample: _Key
+    sample_likely: _Key
+    sampled: Mapping[float, str]
+    seed: int
+
+    def may_stay(self, anomaly_score: float, path: str) -> bool:
+        """Whether pictures of an image may be kept."""
+        return (-anomaly_score, path) < self.highest or self.samples(anomaly_score, path)
+
+    def will_stay(self, anomaly_score: float, path: str) -> bool:
+        """Whether they will probably still be kept when all images have been seen."""
+        key = (-anomaly_score, path)
+        if key <= self.highest_likely and key < self.highest:
+            return True
+        return (_draw(self.seed, anomaly_score), path) <= self.sample_likely and self.samples(anomaly_score, path)
+
+    def samples(self, anomaly_score: float, path: str) -> bool:
+        """Whether the sample takes an image."""
+        number = _draw(self.seed, anomaly_score)
+        # A camera that stares at one scene gives one score many times: one picture of it is enough.
+        other = self.sampled.get(number)
+        return (number, path) < self.sample and (other is None or path < other)
 
 
 class _Shelf:
     """The longest run of entries, lowest key first, that fits into a byte budget and a count.
 
     Once an entry had to go, nothing with its key or a higher one is taken again. So what is left depends on which
-    entries came, not on their order; only entries of exactly equal key may stand in for each other.
+    entries came, not on their order.
+
+    Args:
+        budget: bytes of pictures.
+        count: of entries.
+        once: of each number it holds one entry, that of the lowest path.
     """
 
-    def __init__(self, budget: int, count: int | None = None) -> None:
-        self.floor: float | None = None
-        self.entries: list[tuple[float, str, Entry]] = []
-        self.paths: set[str] = set()
-        self._budget = budget
-        self._count = count
+    def __init__(self, budget: int, count: int, *, once: bool = False) -> None:
+        self.floor: _Key | None = None
+        self.entries: list[tuple[_Key, Entry]] = []
+        self.paths: dict[str, float] = {}
+        self._budget, self._count, self._once = budget, count, once
         self._nbytes = 0
+        self._lowest: list[_Key] = []
 
-    def wants(self, key: float) -> bool:
-        return self.floor is None or key < self.floor
-
-    def will_keep(self, key: float, seen: float) -> bool:
-        if self._count is None or not self.wants(key):
-            return self.wants(key)
-        # Once something had to go, what is there is what there is room for.
-        room = self._count if self.floor is None else min(self._count, len(self.entries))
-        rank = bisect(self.entries, key, key=itemgetter(0)) + 1
-        return rank / seen <= _SLACK * room
-
-    def add(self, key: float, entry: Entry) -> None:
-        if not self.wants(key):
+    def note(self, key: _Key) -> None:
+        """Note a key of something that came, taken in or not: what is likely to stay depends on all."""
+        if not self._count or (len(self._lowest) >= self._count and key >= self._lowest[-1]):
             return
-        insort(self.entries, (key, entry.path, entry))
-        self.paths.add(entry.path)
-        self._nbytes += entry.pictures.nbytes
-        while self._nbytes > self._budget or (self._count is not None and len(self.entries) > self._count):
-            self._drop_last()
+        place = bisect_left(self._lowest, key)
+        if self._once:
+            before, after = self._lowest[max(0, place - 1) : place], self._lowest[place : place + 1]
+            if any(number == key[0] for number, _ in before):
+                return
+            if any(number == key[0] for number, _ in after):
+                del self._lowest[place]
+        self._lowest.insert(place, key)
+        del self._lowest[self._count :]
 
-    def close_at(self, floor: float | None) -> None:
+    def was_low(self, key: _Key) -> bool:
+        """Whether a key that was noted is among the lowest that were, of as many as there may be entries."""
+        return key in self._lowest
+
+    def likely(self, seen: float) -> _Key:
+        """The key up to which an entry will probably stay, a share of all in [0, 1] having been noted.
+
+        Among entries that come in no particular order, one that ranks 10th in the first hundredth ends near 1,000.
+        """
+        # What fits into the budget is known by what is there.
+        room = min(self._count, self._budget / self._each) if self._each else self._count
+        highest = seen * room + _SLACK * math.sqrt(room * seen * (1 - seen))
+        place = int(highest) - 1
+        if place < 0:
+            return (-math.inf, "")
+        return self._lowest[place] if place < len(self._lowest) else _END
+
+    def fitting(self, keys: Iterable[_Key], *, by_size: bool) -> list[_Key]:
+        """Return those of further keys that would stay among the entries if they came now.
+
+        Args:
+            keys: of entries that are about as large as those that are there.
+            by_size: go by what is left of the budget as well, not by the count alone.
+        """
+        own = ((key, entry.pictures.nbytes, False) for key, entry in self.entries)
+        new = ((key, self._each, True) for key in sorted(keys) if key < self.below)
+        fitting: list[_Key] = []
+        nbytes = 0.0
+        for place, (key, size, is_new) in enumerate(heapq.merge(own, new, key=itemgetter(0))):
+            nbytes += size
+            if place >= self._count or (by_size and nbytes > _ROOMY * self._budget):
+                break
+            if is_new:
+                fitting.append(key)
+        return fitting
+
+    @property
+    def _each(self) -> float:
+        """Bytes of an entry, on average."""
+        return self._nbytes / len(self.entries) if self.entries else 0.0
+
+    @property
+    def below(self) -> _Key:
+        """The key below which it takes entries."""
+        return _END if self.floor is None else self.floor
+
+    def add(self, key: _Key, entry: Entry) -> None:
+        if key >= self.below:
+            return
+        if self._once:
+            self._drop(next((at for at, (other, _) in enumerate(self.entries) if other[0] == key[0]), None))
+        insort(self.entries, (key, entry), key=itemgetter(0))
+        self.paths[entry.path] = key[0]
+        self._nbytes += entry.pictures.nbytes
+        while self._nbytes > self._budget or len(self.entries) > self._count:
+            self.floor = self.entries[-1][0]
+            self._drop(-1)
+
+    def close_at(self, floor: _Key | None) -> None:
         """Take nothing at or beyond this key any more, and let go what lies beyond it."""
         while floor is not None and self.entries and self.entries[-1][0] > floor:
-            self._drop_last()
+            self._drop(-1)
         self.floor = floor
 
-    def _drop_last(self) -> None:
-        self.floor, path, dropped = self.entries.pop()
-        self.paths.remove(path)
-        self._nbytes -= dropped.pictures.nbytes
+    def _drop(self, place: int | None) -> None:
+        if place is not None:
+            _, dropped = self.entries.pop(place)
+            del self.paths[dropped.path]
+            self._nbytes -= dropped.pictures.nbytes
 
 
 class Gallery:
@@ -78,8 +186,7 @@ class Gallery:
 
     The images kept are the longest run from the highest score down that fits into nine tenths of the budget, and a
     sample of at most `typical` in the last tenth. Both depend on the images seen and on the seed, not on the order in
-    which the images came; only among images of exactly equal score does the order decide. Threads may ask what it wants
-    while another adds.
+    which the images came; among images of exactly equal score the path decides.
 
     Args:
         budget: bytes of encoded pictures kept at most.
@@ -93,7 +200,7 @@ class Gallery:
         ParameterError: if `budget`, `most` or `typical` is negative.
 
     >>> gallery = Gallery(budget=1_000)
-    >>> gallery.wants(0.5)
+    >>> gallery.wants(0.5, "a.png")
     True
     """
 
@@ -109,33 +216,56 @@ class Gallery:
         if min(budget, most, typical) < 0:
             raise ParameterError(f"budget, most and typical must be 0 or more; got {budget}, {most} and {typical}.")
         self._budget = budget
-        self._most = most
+        self._most, self._typical = most, typical
         self._seed = seed
         self._journal = journal
         self._journal_size = 0
         self._file: BinaryIO | None = None
         self._ranking = _Shelf(budget - budget // _SAMPLE_SHARE, most)
-        self._sample = _Shelf(budget // _SAMPLE_SHARE, typical)
-        self._lock = RLock()
+        self._sample = _Shelf(budget // _SAMPLE_SHARE, typical, once=True)
         if journal is not None and journal.exists():
             self._restore(journal)
 
-    def wants(self, anomaly_score: float) -> bool:
-        """Whether pictures of an image with this score may be kept: ask before rendering them."""
-        with self._lock:
-            return self._ranking.wants(-anomaly_score) or self._wants_in_sample(anomaly_score)
+    def note(self, anomaly_score: float, path: str) -> None:
+        """Note an image, whether there are pictures of it or not."""
+        self._ranking.note((-anomaly_score, path))
+        self._sample.note((_draw(self._seed, anomaly_score), path))
 
-    def will_keep(self, anomaly_score: float, seen: float) -> bool:
-        """Whether pictures of an image with this score will probably still be kept when all images have been seen.
-
-        Among images that come in no particular order, one that ranks 10th in the first hundredth ends near rank 1,000.
+    def wanted(self, seen: float | None = None) -> Wanted:
+        """Return of which images it wants pictures by now.
 
         Args:
-            anomaly_score: its score.
-            seen: the share of all images that have been seen, in (0, 1].
+            seen: the share of all images that have been noted, in [0, 1]; None where all that may stay are likely to.
         """
-        with self._lock:
-            return self._ranking.will_keep(-anomaly_score, seen) or self._wants_in_sample(anomaly_score)
+        highest, sample = self._ranking, self._sample
+        return Wanted(
+            highest=highest.below,
+            highest_likely=_END if seen is None else highest.likely(seen),
+            sample=sample.below,
+            sample_likely=_END if seen is None else sample.likely(seen),
+            sampled={number: path for path, number in sample.paths.items()},
+            seed=self._seed,
+        )
+
+    def wants(self, anomaly_score: float, path: str) -> bool:
+        """Whether pictures of an image may be kept: ask before rendering them."""
+        return (-anomaly_score, path) < self._ranking.below or self.wanted().samples(anomaly_score, path)
+
+    def most_wanted(self, images: Iterable[tuple[float, str]], *, by_size: bool = True) -> list[tuple[float, str]]:
+        """Of scores and paths, return those whose pictures would be kept if they came now, highest first.
+
+        Args:
+            images: scores and paths, all of them noted.
+            by_size: go by how large the pictures may be; False for all that could be kept if they were small.
+        """
+        new = {(-score, path): score for score, path in images if not self._holds(path)}
+        wanted = self.wanted()
+        sampled = [
+            key
+            for key, score in new.items()
+            if wanted.samples(score, key[1]) and self._sample.was_low((_draw(self._seed, score), key[1]))
+        ]
+        return [(new[key], key[1]) for key in sorted({*self._ranking.fitting(new, by_size=by_size), *sampled})]
 
     def holds(self, path: str) -> bool:
         """Whether pictures of an image are kept."""
@@ -143,8 +273,8 @@ class Gallery:
 
     @property
     def most(self) -> int:
-        """Images that the ranking keeps at most."""
-        return self._most
+        """Images that it keeps at most, the sample included."""
+        return self._most + self._typical
 
     def add(self, path: str, anomaly_score: float, pictures: Pictures) -> None:
         """Take in an image's pictures; those that no longer fit go. A path that is kept already is ignored.
@@ -155,10 +285,9 @@ class Gallery:
             pictures: as `render_pictures` gives them.
         """
         entry = Entry(path, float(anomaly_score), pictures)
-        with self._lock:
-            if self._holds(path) or not self.wants(anomaly_score):
-                return
-            self._take(entry)
+        if self._holds(path) or not self.wants(anomaly_score, path):
+            return
+        self._take(entry)
         if self._journal is not None:
             self._write(self._journal, entry)
 
@@ -176,24 +305,14 @@ class Gallery:
         return path in self._ranking.paths or path in self._sample.paths
 
     def _kept(self) -> list[Entry]:
-        both = [entry for shelf in (self._ranking, self._sample) for _, _, entry in shelf.entries]
+        both = [entry for shelf in (self._ranking, self._sample) for _, entry in shelf.entries]
         return list({entry.path: entry for entry in both}.values())
 
     def _take(self, entry: Entry) -> None:
-        in_sample = self._wants_in_sample(entry.anomaly_score)
-        self._ranking.add(-entry.anomaly_score, entry)
+        in_sample = self.wanted().samples(entry.anomaly_score, entry.path)
+        self._ranking.add((-entry.anomaly_score, entry.path), entry)
         if in_sample:
-            self._sample.add(self._draw(entry.anomaly_score), entry)
-
-    def _wants_in_sample(self, anomaly_score: float) -> bool:
-        # A camera that stares at one scene gives one score many times: one picture of it is enough.
-        key = self._draw(anomaly_score)
-        return self._sample.wants(key) and all(key != other for other, _, _ in self._sample.entries)
-
-    def _draw(self, anomaly_score: float) -> float:
-        """A number in [0, 1) drawn from the score and the seed: the lowest draws are a sample without memory."""
-        digest = hashlib.blake2b(struct.pack("<qd", self._seed, anomaly_score), digest_size=6).digest()
-        return int.from_bytes(digest, "little") / 2**48
+            self._sample.add((_draw(self._seed, entry.anomaly_score), entry.path), entry)
 
     def _floors(self) -> Floors:
         return Floors(self._ranking.floor, self._sample.floor)
@@ -218,3 +337,9 @@ class Gallery:
         if self._journal_size > _COMPACT_BEYOND * self._budget:
             self.close()
             self._journal_size = rewrite_records(journal, [self._floors(), *self._kept()])
+
+
+def _draw(seed: int, anomaly_score: float) -> float:
+    """A number in [0, 1) drawn from the score and the seed: the lowest draws are a sample without memory."""
+    digest = hashlib.blake2b(struct.pack("<qd", seed, anomaly_score), digest_size=6).digest()
+    return int.from_bytes(digest, "little") / 2**48

@@ -6,11 +6,9 @@ import base64
 import hashlib
 import math
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
-
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
 
 from oddment.report.explain import Explanations
 from oddment.report.payload import build_payload, choose_pictures, picture_texts, to_script_json
@@ -22,12 +20,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy as np
+    from jinja2 import Template
     from numpy.typing import NDArray
 
     from oddment.report.page import Section
     from oddment.report.pictures import Pictures
 
-__all__ = ["ReportData", "write_report"]
+__all__ = ["ReportData", "load_template", "write_report"]
 
 _STATIC_ROWS = 20  # shown without a script: mail previews run none
 
@@ -103,15 +102,25 @@ def write_report(path: Path, data: ReportData) -> None:
     write_whole(path, (part.encode("utf-8", errors="replace") for part in _render(data)))
 
 
-def _render(data: ReportData) -> Iterator[str]:
-    """Yield the page in parts: with all pictures it has some 15 MB, which would be held several times."""
+@cache
+def load_template() -> Template:
+    """Return the page's template, compiled; long work may call this while it waits, so that it is ready at the end."""
+    from jinja2 import Environment, StrictUndefined
+
     # Autoescape on for everything; the only exceptions are Markup: our own files and the two data blocks.
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(count=_count, significant=_significant, percent=_percent, bound=_bound)
+    return environment.from_string(_asset("report.html.j2"))
+
+
+def _render(data: ReportData) -> Iterator[str]:
+    """Yield the page in parts: with all pictures it has some 15 MB, which would be held several times."""
+    from markupsafe import Markup
+
     scored = [row for row in data.rows if row["status"] == "scored"]
     kept = choose_pictures(scored, data.pictures, beside=data.explanations.nbytes)
     style, script = _asset("report.css"), _asset("review.js") + _asset("report.js")
-    return environment.from_string(_asset("report.html.j2")).generate(
+    return load_template().generate(
         data=data,
         created=_date(data.created),
         static_rows=scored[:_STATIC_ROWS],

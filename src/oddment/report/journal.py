@@ -42,8 +42,8 @@ class Entry:
 class Floors:
     """The keys at and beyond which the ranking and the sample take nothing more; None where all is welcome."""
 
-    ranking: float | None
-    sample: float | None
+    ranking: tuple[float, str] | None
+    sample: tuple[float, str] | None
 
 
 Record = Entry | Floors
@@ -100,6 +100,7 @@ def _encode_entry(entry: Entry) -> tuple[dict[str, Any], bytes]:
         "anomaly_score": entry.anomaly_score,
         "size": [pictures.width, pictures.height],
         "bytes": [None if blob is None else len(blob) for blob in blobs],
+        "similar": pictures.similar,
     }
     return header, b"".join(blob or b"" for blob in blobs)
 
@@ -122,7 +123,7 @@ def _read_one(file: BinaryIO) -> Record | None:
 
 def _decode(header: dict[str, Any], body: bytes) -> Record:
     if "floors" in header:
-        ranking, sample = header["floors"]
+        ranking, sample = (None if key is None else (float(key[0]), str(key[1])) for key in header["floors"])
         return Floors(ranking, sample)
     blobs: list[bytes | None] = []
     start = 0
@@ -131,5 +132,6 @@ def _decode(header: dict[str, Any], body: bytes) -> Record:
         start += count or 0
     original, reconstruction, heat_map = blobs
     width, height = header["size"]
-    pictures = Pictures(original or b"", reconstruction, heat_map, int(width), int(height))
+    similar = tuple(map(int, header["similar"]))
+    pictures = Pictures(original or b"", reconstruction, heat_map, int(width), int(height), similar)
     return Entry(str(header["path"]), float(header["anomaly_score"]), pictures)

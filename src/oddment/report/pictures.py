@@ -49,6 +49,7 @@ class Pictures:
         heat_map: the original in gray under the coloured anomaly map.
         width: width of the original and the heat map in pixels.
         height: height of the original and the heat map in pixels.
+        similar: which of the model's examples the image is most like, the likest first; empty where nobody asked.
     """
 
     original: bytes
@@ -56,6 +57,7 @@ class Pictures:
     heat_map: bytes | None
     width: int
     height: int
+    similar: tuple[int, ...] = ()
 
     @property
     def nbytes(self) -> int:

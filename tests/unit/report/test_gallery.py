@@ -23,7 +23,7 @@ def _stream(n: int, seed: int = 0) -> list[tuple[str, float, Pictures]]:
 
 def _fill(gallery: Gallery, stream: list[tuple[str, float, Pictures]]) -> None:
     for path, score, pictures in stream:
-        if gallery.wants(score):
+        if gallery.wants(score, path):
             gallery.add(path, score, pictures)
     gallery.close()
 
@@ -79,10 +79,25 @@ def test_equal_scores_are_not_rendered_again_and_again() -> None:
     gallery = Gallery(budget=1_000)
     wanted = 0
     for index in range(1_000):
-        if gallery.wants(0.5):
+        if gallery.wants(0.5, f"{index:04}.png"):
             wanted += 1
-            gallery.add(str(index), 0.5, _pictures(100))
+            gallery.add(f"{index:04}.png", 0.5, _pictures(100))
     assert wanted <= 11
+
+
+def test_of_equal_scores_the_path_decides() -> None:
+    """Whatever the order, those of the lowest paths stay, one of them in the sample."""
+    rng = np.random.default_rng(0)
+    kept = []
+    for _ in range(5):
+        gallery = Gallery(budget=2_000, typical=3)
+        for index in rng.permutation(300).tolist():
+            path, score = f"{index:03}", 0.5 + (index % 100 == 0)
+            if gallery.wants(score, path):
+                gallery.add(path, score, _pictures(100))
+        kept.append(list(gallery.items()))
+    assert kept[0] == ["000", "100", "200", *(f"{index:03}" for index in range(1, 16))]
+    assert kept == kept[:1] * 5
 
 
 def test_everything_is_kept_while_there_is_room() -> None:
