@@ -1,6 +1,6 @@
 """`python -m oddment` is `oddment`."""
 
-from oddment.cli import main
+from oddment.cli import start
 
 if __name__ == "__main__":
-    main()
+    start()

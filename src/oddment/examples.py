@@ -111,14 +111,24 @@ def _describe(images: Sequence[Image.Image]) -> NDArray[np.float32]:
         return np.concatenate([_describe(images[at : at + _AT_ONCE]) for at in range(0, len(images), _AT_ONCE)])
     gray = np.stack([np.asarray(_shrunk(image, _SQUARE).convert("L"), np.float32) for image in images]) / 255
     coarse = np.stack([np.asarray(_shrunk(image, _COARSE).convert("RGB"), np.float32) for image in images]) / 255
-    down, across = (np.expand_dims(slope, 1) for slope in np.gradient(gray, axis=(1, 2)))
-    strengths = np.maximum(across * _COSINES + down * _SINES, 0)
+    down, across = _slopes(gray, 1), _slopes(gray, 2)
+    strengths = np.maximum(across[:, None] * _COSINES + down[:, None] * _SINES, 0)
     bands = strengths.reshape(-1, _CELL, _SQUARE).sum(axis=1)
     shapes = np.sqrt(bands.reshape(-1, _CELL).sum(axis=1)).reshape(len(gray), -1)
     shapes /= np.maximum(np.linalg.norm(shapes, axis=1, keepdims=True), np.float32(1e-6))
     colours = coarse.reshape(len(gray), -1) * np.float32(_COLOUR_WEIGHT / coarse[0].size ** 0.5)
     aspects = np.log([[image.width / image.height] for image in images]).astype(np.float32) * np.float32(_ASPECT_WEIGHT)
     return np.concatenate([shapes, colours, aspects], axis=1)
+
+
+def _slopes(gray: NDArray[np.floating[Any]], axis: int) -> NDArray[np.floating[Any]]:
+    """What `numpy.gradient` gives along an axis, in a fifth of the time where pictures come one by one."""
+    slopes = np.empty_like(gray)
+    values, ends = gray.swapaxes(0, axis), slopes.swapaxes(0, axis)
+    np.subtract(values[2:], values[:-2], out=ends[1:-1])
+    ends[1:-1] /= 2
+    ends[0], ends[-1] = values[1] - values[0], values[-1] - values[-2]
+    return slopes
 
 
 def _as_image(picture: NDArray[np.uint8]) -> Image.Image:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -190,3 +192,15 @@ class TestWhole:
         """Anything else is refused with examples."""
         with pytest.raises(ParameterError, match="320x240"):
             parse_size(text)
+
+
+def test_the_process_ends_at_once_and_nothing_is_lost() -> None:
+    """What was printed is printed and what others registered for the end is done, though Python frees nothing."""
+    code = "import atexit, sys; from oddment.cli import start; atexit.register(print, 'last'); sys.argv = {}; start()"
+    for words, status, said in ((["oddment", "--version"], 0, "oddment "), (["oddment", "find"], 2, "")):
+        done = subprocess.run(
+            [sys.executable, "-c", f"{code.format(words)}; print('never')"], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == status
+        assert done.stdout.startswith(said)
+        assert done.stdout.endswith("last\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 from importlib import import_module
@@ -12,7 +13,7 @@ import typer
 import oddment
 from oddment.processors import Neighbours
 
-__all__ = ["COMMANDS", "GROUPS", "main", "new_app", "register"]
+__all__ = ["COMMANDS", "GROUPS", "main", "new_app", "register", "start"]
 
 # In the order of the help. Each is a function in the file of its name; a group is the `app` in its file.
 COMMANDS = (
@@ -96,3 +97,22 @@ def main() -> None:
         # later, so short a spin costs a quarter.
         os.environ.setdefault("GOMP_SPINCOUNT", _SPIN)
     app()
+
+
+def start() -> None:
+    """Run the command line as the whole of a process, which ends without tidying up what the system frees at once.
+
+    Python frees each object and torch each tensor by itself: .3 s after a fit, .07 s after a search of 20,000 images.
+    """
+    try:
+        main()
+    except SystemExit as end:
+        if not isinstance(end.code, int | None):
+            raise
+        atexit._run_exitfuncs()  # noqa: SLF001 - what others want done in any case
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        except OSError:  # nobody reads it any more, which Python has its own way to say
+            raise end from None
+        os._exit(end.code or 0)
