@@ -227,19 +227,32 @@ def training(
             ),
         ]
     if bench.ceiling and name.startswith("conv"):
-        rows.append(of_ceiling(bench, part, name, own, passes=3, colour=images == bench.photographs))
+        # Forward and twice that back, and forward once for what is watched, whose time counts as well.
+        passes = 3 + own[0]["watched"] / own[0]["images"]
+        rows.append(of_ceiling(bench, part, name, own, passes=passes, colour=images == bench.photographs))
     return rows
 
 
 def of_ceiling(
-    bench: Bench, part: str, name: str, answers: list[Any], *, passes: int, colour: bool, target: Target | None = None
+    bench: Bench, part: str, name: str, answers: list[Any], *, passes: float, colour: bool, target: Target | None = None
 ) -> Row:
-    """Return the share of the float32 matrix product that the network's operations, as written down, were done at."""
+    """Return the share of the float32 matrix product that the network's operations, as written down, were done at.
+
+    Args:
+        bench: with its ceilings.
+        part: of the benchmark.
+        name: of the model.
+        answers: of each round.
+        passes: how often each image goes through the network; back counts twice.
+        colour: 256×256 in colour, else digits.
+        target: for the row.
+    """
     side, channels = (256, 3) if colour else (28, 1)
     one = bench.own.ask("flops", name=name, side=side, channels=channels)["flops"] * passes
     shares = [100 * rate * one / (bench.ceiling["float32"] * 1e9) for rate in rates(answers)]
-    target = target or (Target(60) if name == "conv-pooling" and passes == 3 else None)
-    what = "training" if passes == 3 else "scoring"
+    training = passes >= 3
+    target = target or (Target(60) if name == "conv-pooling" and training else None)
+    what = "training" if training else "scoring"
     return row(part, f"{name}: {what}, of the float32 matrix product", shares, "%", target)
 
 
@@ -360,12 +373,12 @@ def find(bench: Bench) -> list[Row]:
     """A search over JPEG files of 256×256, against what decoding and scoring alone allow."""
     rows: list[Row] = []
     cores = os.cpu_count() or 1
-    for name, size, count in (("conv-small", 64, bench.size(20_000)), ("conv-large", 128, bench.size(2000, 300))):
+    for name, size, count in (("conv-small", 64, bench.size(20_000)), ("conv-large", 128, bench.size(20_000, 300))):
         folder = bench.folder(count, 256, 3, ".jpg")
         model = bench.model(name, bench.sources(256, 3, ".jpg"), size=size)
         asked = {"path": str(model), "folder": str(folder)}
         shares, busy, speeds, decoding, graph = [], [], [], [], []
-        for _ in range(min(3, bench.rounds)):
+        for _ in range(bench.rounds):
             alone = bench.own.ask("decode_only", count=min(count, 4000), **asked)
             scored = bench.own.ask("score_only", count=min(count, 4000), **asked)
             ended = find_once(bench, model, folder)
@@ -449,7 +462,7 @@ def fit(bench: Bench) -> list[Row]:
     bench.rest()
     seen: dict[str, list[Ended]] = {"oddment": [], "keras": []}
     words = ("--model", "conv-pooling", "--epochs", epochs, "--batch-size", "64", "--overwrite", "--quiet")
-    for _ in range(min(3, bench.rounds)):
+    for _ in range(bench.rounds):
         target.unlink(missing_ok=True)
         seen["oddment"].append(whole(ODDMENT, "fit", folder, "-o", target, *words))
         if keras:
@@ -467,29 +480,32 @@ def fit(bench: Bench) -> list[Row]:
 
 
 class Grown(NamedTuple):
-    """Whole programs on work of several sizes."""
+    """Whole programs on work of several sizes, round by round."""
 
-    searches: dict[int, Ended]
-    fits: dict[int, Ended]
+    searches: dict[int, list[Ended]]
+    fits: dict[int, list[Ended]]
     imports: float
 
 
 def grow(bench: Bench) -> Grown:
-    """Run `find` and `fit` on ten and on a hundred times the work; once, for memory and time alike."""
+    """Run `find` and `fit` on ten and on a hundred times the work, for memory and time alike."""
     if bench.grown is not None:
         return bench.grown
     few, many = bench.size(10_000), bench.size(100_000)
     model = bench.model("conv-small", bench.sources(64, 1, ".png"), size=64)
     folders = {count: bench.folder(count, 64, 1, ".png") for count in (few // 10, few, many)}
     bench.rest()
-    searches = {count: find_once(bench, model, folder) for count, folder in folders.items()}
-    fits = {}
-    for count in (few, many):
-        target = bench.cache / "grown.oddment"
-        target.unlink(missing_ok=True)
-        # The files are a few pictures under many names: as near duplicates they would all be one.
-        words = ("--model", "dense", "--epochs", "4", "--quiet", "--no-baseline-check", "--no-duplicates")
-        fits[count] = whole(ODDMENT, "fit", folders[count], "-o", target, *words)
+    searches: dict[int, list[Ended]] = {count: [] for count in folders}
+    fits: dict[int, list[Ended]] = {few: [], many: []}
+    target = bench.cache / "grown.oddment"
+    # The files are a few pictures under many names: as near duplicates they would all be one.
+    words = ("--model", "dense", "--epochs", "4", "--quiet", "--no-baseline-check", "--no-duplicates")
+    for _ in range(bench.rounds):
+        for count, folder in folders.items():
+            searches[count].append(find_once(bench, model, folder))
+        for count, ends in fits.items():
+            target.unlink(missing_ok=True)
+            ends.append(whole(ODDMENT, "fit", folders[count], "-o", target, *words))
     imports = whole(sys.executable, "-c", "import oddment.fitting").peak
     bench.grown = Grown(searches, fits, imports)
     return bench.grown
@@ -499,20 +515,20 @@ def memory(bench: Bench) -> list[Row]:
     """Peak memory of `find` and `fit` as the work grows."""
     grown = grow(bench)
     few, _, many = grown.searches
-    searched, fitted = grown.searches[many], grown.fits[many]
     data = many * 64 * 64 / 2**20
-    over, beyond = searched.peak / grown.searches[few].peak, (fitted.peak - grown.imports) / data
+    over = [last.peak / first.peak for first, last in zip(grown.searches[few], grown.searches[many], strict=True)]
+    peaks = [end.peak for end in grown.fits[many]]
     return [
         *(
-            row("memory", f"find, peak with {count:,} files", [end.peak], "MiB")
-            for count, end in grown.searches.items()
+            row("memory", f"find, peak with {count:,} files", [end.peak for end in ends], "MiB")
+            for count, ends in grown.searches.items()
         ),
-        row("memory", f"find, peak of {many:,} files over {few:,}", [over], "×", Target(1.1, least=False)),
-        row("memory", f"fit, peak on {many:,} images of 64×64", [fitted.peak], "MiB"),
+        row("memory", f"find, peak of {many:,} files over {few:,}", over, "×", Target(1.1, least=False)),
+        row("memory", f"fit, peak on {many:,} images of 64×64", peaks, "MiB"),
         row(
             "memory",
             "fit, what it needs beyond its imports, of the uint8 data",
-            [beyond],
+            [(peak - grown.imports) / data for peak in peaks],
             "×",
             Target(1.5, least=False),
             note=f"imports {grown.imports:.0f} MiB, data {data:.0f} MiB",
@@ -526,10 +542,11 @@ def scale(bench: Bench) -> list[Row]:
     rows = []
     for name, ends in (("find", grown.searches), ("fit", grown.fits)):
         few, many = list(ends)[-2:]
-        ratio = ends[many].seconds / ends[few].seconds
+        seconds = [end.seconds for end in ends[many]]
+        grew = [last.seconds / first.seconds for first, last in zip(ends[few], ends[many], strict=True)]
         rows += [
-            row("scale", f"{name}, {many:,} images", [ends[many].seconds], "s"),
-            row("scale", f"{name}, time of {many:,} over {few:,}", [ratio], "×", Target(10.5, least=False)),
+            row("scale", f"{name}, {many:,} images", seconds, "s"),
+            row("scale", f"{name}, time of {many:,} over {few:,}", grew, "×", Target(10.5, least=False)),
         ]
     return rows
 

@@ -55,8 +55,8 @@ def prepare(name: str, images: str, count: int, held: str) -> tuple[torch.nn.Mod
 class Stepper:
     """A keeper that waits after each epoch until the next is asked for."""
 
-    def __init__(self, images: int, epochs: int) -> None:
-        self.images, self.epochs = images, epochs
+    def __init__(self, images: int, watched: int, epochs: int) -> None:
+        self.images, self.watched, self.epochs = images, watched, epochs
         self.result: dict[str, Any] = {}
         ask()
         self.clock = Clock()
@@ -66,7 +66,8 @@ class Stepper:
 
     def save(self, state: TrainingState) -> None:
         """Answer; then wait for the next request unless this was the last epoch."""
-        self.result = {"images": self.images, "loss": state.history[-1].validation_loss, **self.clock.read()}
+        loss, taken = state.history[-1].validation_loss, self.clock.read()
+        self.result = {"images": self.images, "watched": self.watched, "loss": loss, **taken}
         if len(state.history) < self.epochs:
             answer(**self.result)
             ask()
@@ -98,7 +99,7 @@ def train(
         precision=chosen,
     )
     answer(ready=True)
-    keeper = Stepper(number, epochs)
+    keeper = Stepper(number, len(store) - number, epochs)
     everything = np.arange(len(store))
     run_training(
         model, store, everything[:number], everything[number:], plan, device=CPU, progress=Progress(), keeper=keeper

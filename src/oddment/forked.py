@@ -11,6 +11,7 @@ of its own. That is safe on Linux while this process has no other thread. Copies
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import signal
 import sys
@@ -52,8 +53,11 @@ class Copies(Generic[S, T]):
         self._pool = ProcessPoolExecutor(
             count, mp_context=get_context("fork"), initializer=_begin, initargs=(work, os.getpid())
         )
+        # What is there now is garbage of nobody's: looking through it would give each copy pages of its own.
+        gc.freeze()
         # The first task makes all copies, before this process gets a thread.
         self._pool.submit(os.getpid)
+        gc.unfreeze()
 
     def ahead(self, items: Iterable[S]) -> Iterator[T]:
         """Yield what the work makes of each item, in order, worked out ahead.

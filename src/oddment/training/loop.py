@@ -43,6 +43,8 @@ KeepName = Literal["best", "last"]
 
 # Pictures, about, that a model sees before its first step.
 _MOST_TO_BEGIN = 2048
+# Of 28×28, 64 at a time take 87 µs each, 128 take 80, 256 leave the cache and take 88.
+_MOST_WATCHED, _NUMBERS_WATCHED = 128, 2**17
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +181,12 @@ class _Run:
         """Seconds of training so far, those before a resume included."""
         return self.state.seconds + time.perf_counter() - self.started
 
+    @property
+    def _watched_at_once(self) -> int:
+        """Pictures that are looked at together without gradients: small ones more than a step takes."""
+        numbers = math.prod(self.feed.store.pixels.shape[1:])
+        return min(_MOST_WATCHED, _NUMBERS_WATCHED // numbers)
+
     def fraction(self, epoch: int, step: int) -> float:
         """The share of all training done: by epochs, or by the budget where that ends first."""
         done = (epoch * self.steps + step) / (self.plan.epochs * self.steps)
@@ -238,7 +246,7 @@ class _Run:
         self.model.eval()
         losses = [
             (float(validation_loss(self.model, batch, self.plan.loss)), len(batch.images))
-            for batch in self.feed.passes(indices, self.plan.batch_size)
+            for batch in self.feed.passes(indices, max(self.plan.batch_size, self._watched_at_once))
         ]
         return float(np.average([loss for loss, _ in losses], weights=[count for _, count in losses]))
 
