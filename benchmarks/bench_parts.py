@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from bench_tools import KERAS, PYOD, SCRIPTS, Ended, Peer, Row, Target, Worker, python_of, row, whole
+from bench_tools import ANOMALIB, KERAS, PYOD, SCRIPTS, Ended, Peer, Row, Target, Worker, python_of, row, whole
 from PIL import Image, ImageFilter
 
 from oddment.data.catalog import load_arrays
@@ -308,6 +308,10 @@ def scoring(
     pyod = bench.worker("pyod_worker.py", PYOD) if name == "dense" else None
     if pyod:
         turns["pyod"] = lambda: pyod.ask("score", **asked)
+    # Its networks are others; what is compared is how fast it says what is odd in such a picture at all.
+    anomalib = bench.worker("anomalib_worker.py", ANOMALIB) if colour else None
+    if anomalib:
+        turns["anomalib's PaDiM with ResNet-18"] = lambda: anomalib.ask("score", **asked)
     for turn in turns.values():
         turn()  # the first traces and allocates
     seen = take_turns(turns, bench.rounds)
@@ -399,24 +403,30 @@ def find(bench: Bench) -> list[Row]:
     return rows
 
 
+def one_image(bench: Bench, image: Path) -> dict[str, tuple[str | Path, ...]]:
+    """Return each peer's program that says whether one image is an anomaly, with a model that it can load."""
+    commands: dict[str, tuple[str | Path, ...]] = {}
+    some = small_folder(bench, np.load(bench.digits["test"])[:100])
+    for peer, script, model, making in (
+        (ANOMALIB, "anomalib_one.py", "cold.pt", lambda target: ("anomalib_one.py", image, target, "make")),
+        (KERAS, "keras_one.py", "cold.keras", lambda target: ("keras_fit.py", some, target, "1")),
+        (PYOD, "pyod_one.py", "cold.joblib", lambda target: ("pyod_one.py", image, target, "make")),
+    ):
+        python, target = bench.python(peer), bench.cache / model
+        if python and not target.exists():
+            first, *rest = making(target)
+            whole(python, SCRIPTS / first, *rest)
+        if python:
+            commands[peer.name] = (python, SCRIPTS / script, image, target)
+    return commands
+
+
 def cold(bench: Bench) -> list[Row]:
     """One image, from nothing to the verdict."""
-    digits = np.load(bench.digits["test"])
     image = bench.cache / "one.png"
-    Image.fromarray(digits[0]).save(image)
+    Image.fromarray(np.load(bench.digits["test"])[0]).save(image)
     model = bench.model("conv-pooling", bench.digits["train"])
-    commands: dict[str, tuple[str | Path, ...]] = {}
-    keras, pyod = bench.python(KERAS), bench.python(PYOD)
-    if keras:
-        target = bench.cache / "cold.keras"
-        if not target.exists():
-            whole(keras, SCRIPTS / "keras_fit.py", small_folder(bench, digits[:100]), target, "1")
-        commands["keras"] = (keras, SCRIPTS / "keras_one.py", image, target)
-    if pyod:
-        target = bench.cache / "cold.joblib"
-        if not target.exists():
-            whole(pyod, SCRIPTS / "pyod_one.py", image, target, "make")
-        commands["pyod"] = (pyod, SCRIPTS / "pyod_one.py", image, target)
+    commands = one_image(bench, image)
     bench.rest()
     seen: dict[str, list[Ended]] = {"oddment": [], **{name: [] for name in commands}}
     for number in range(bench.rounds + 1):

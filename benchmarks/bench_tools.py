@@ -103,6 +103,7 @@ class Peer(NamedTuple):
 
 # CPU builds: on Linux, plain tensorflow and torch may bring gigabytes of CUDA; see constraints.txt for torch.
 KERAS = Peer("keras", ("keras==3.15.1", "tensorflow-cpu==2.21.0", "pillow"), "tensorflow")
+ANOMALIB = Peer("anomalib", ("torch==2.13.0", "anomalib==2.7.0"), "anomalib")
 PYOD = Peer("pyod", ("torch==2.13.0", "pyod==3.6.7", "joblib", "pillow", "tqdm"), "tqdm")
 
 
