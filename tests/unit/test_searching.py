@@ -464,6 +464,7 @@ def is_running(number: int) -> bool:
 
 COPIES = """
 import os, threading, time
+from multiprocessing import active_children
 from oddment.forked import copies
 
 def work(item):
@@ -490,6 +491,18 @@ else:
     raise SystemExit("not raised")
 made.close()
 assert copies(work, 1) is None
+
+fork, forks = os.fork, []
+def refused():
+    forks.append(1)
+    if len(forks) == 2:
+        raise BlockingIOError("no more processes")
+    return fork()
+os.fork = refused
+assert copies(work, 2) is None
+assert len(forks) == 2 and not [child for child in active_children() if child.join(30) or child.is_alive()]
+os.fork = fork
+
 waiting = threading.Event()
 threading.Thread(target=waiting.wait).start()
 assert copies(work, 2) is None

@@ -6,6 +6,7 @@ import hashlib
 import heapq
 import math
 import struct
+import sys
 from bisect import bisect_left, insort
 from dataclasses import dataclass
 from operator import itemgetter
@@ -35,6 +36,7 @@ _ROOMY = 1.02
 _Key = tuple[float, str]
 """What entries are ordered by: a number, the lowest first, and of equal ones the path."""
 _END: _Key = (math.inf, "")
+_LAST = chr(sys.maxunicode)  # no path comes after it
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,21 +61,20 @@ class Wanted:
 
     def may_stay(self, anomaly_score: float, path: str) -> bool:
         """Whether pictures of an image may be kept."""
-        return (-anomaly_score, path) < self.highest or self.samples(anomaly_score, path)
+        return (-anomaly_score, path) < self.highest or self._samples(anomaly_score, path) < self.sample
 
     def will_stay(self, anomaly_score: float, path: str) -> bool:
         """Whether they will probably still be kept when all images have been seen."""
         key = (-anomaly_score, path)
         if key <= self.highest_likely and key < self.highest:
             return True
-        return (_draw(self.seed, anomaly_score), path) <= self.sample_likely and self.samples(anomaly_score, path)
+        key = self._samples(anomaly_score, path)
+        return key <= self.sample_likely and key < self.sample
 
-    def samples(self, anomaly_score: float, path: str) -> bool:
-        """Whether the sample takes an image."""
+    def _samples(self, anomaly_score: float, path: str) -> _Key:
+        """The key of an image in the sample, the last of all where another stands for it."""
         number = _draw(self.seed, anomaly_score)
-        # A camera that stares at one scene gives one score many times: one picture of it is enough.
-        other = self.sampled.get(number)
-        return (number, path) < self.sample and (other is None or path < other)
+        return _END if path >= self.sampled.get(number, _LAST) else (number, path)
 
 
 class _Shelf:
@@ -85,13 +86,15 @@ class _Shelf:
     Args:
         budget: bytes of pictures.
         count: of entries.
-        once: of each number it holds one entry, that of the lowest path.
+        once: of each number it holds one entry, that of the lowest path: a camera that stares at one scene gives one
+            score many times, and one picture of it is enough.
     """
 
     def __init__(self, budget: int, count: int, *, once: bool = False) -> None:
         self.floor: _Key | None = None
         self.entries: list[tuple[_Key, Entry]] = []
-        self.paths: dict[str, float] = {}
+        self.paths: set[str] = set()
+        self.numbers: dict[float, str] = {}  # the path of each, where it holds one of each
         self._budget, self._count, self._once = budget, count, once
         self._nbytes = 0
         self._lowest: list[_Key] = []
@@ -156,13 +159,20 @@ class _Shelf:
         """The key below which it takes entries."""
         return _END if self.floor is None else self.floor
 
+    def takes(self, key: _Key) -> bool:
+        """Whether it takes an entry."""
+        return key < self.below and not (self._once and key[1] >= self.numbers.get(key[0], _LAST))
+
     def add(self, key: _Key, entry: Entry) -> None:
-        if key >= self.below:
+        """Take an entry, and let go what no longer fits."""
+        if not self.takes(key):
             return
-        if self._once:
-            self._drop(next((at for at, (other, _) in enumerate(self.entries) if other[0] == key[0]), None))
+        if self._once and key[0] in self.numbers:
+            self._drop(bisect_left(self.entries, (key[0], self.numbers[key[0]]), key=itemgetter(0)))
         insort(self.entries, (key, entry), key=itemgetter(0))
-        self.paths[entry.path] = key[0]
+        self.paths.add(key[1])
+        if self._once:
+            self.numbers[key[0]] = key[1]
         self._nbytes += entry.pictures.nbytes
         while self._nbytes > self._budget or len(self.entries) > self._count:
             self.floor = self.entries[-1][0]
@@ -174,11 +184,11 @@ class _Shelf:
             self._drop(-1)
         self.floor = floor
 
-    def _drop(self, place: int | None) -> None:
-        if place is not None:
-            _, dropped = self.entries.pop(place)
-            del self.paths[dropped.path]
-            self._nbytes -= dropped.pictures.nbytes
+    def _drop(self, place: int) -> None:
+        (number, path), dropped = self.entries.pop(place)
+        self.paths.remove(path)
+        self.numbers.pop(number, None)
+        self._nbytes -= dropped.pictures.nbytes
 
 
 class Gallery:
@@ -228,8 +238,8 @@ class Gallery:
 
     def note(self, anomaly_score: float, path: str) -> None:
         """Note an image, whether there are pictures of it or not."""
-        self._ranking.note((-anomaly_score, path))
-        self._sample.note((_draw(self._seed, anomaly_score), path))
+        for shelf, key in self._places(anomaly_score, path):
+            shelf.note(key)
 
     def wanted(self, seen: float | None = None) -> Wanted:
         """Return of which images it wants pictures by now.
@@ -243,13 +253,13 @@ class Gallery:
             highest_likely=_END if seen is None else highest.likely(seen),
             sample=sample.below,
             sample_likely=_END if seen is None else sample.likely(seen),
-            sampled={number: path for path, number in sample.paths.items()},
+            sampled=dict(sample.numbers),
             seed=self._seed,
         )
 
     def wants(self, anomaly_score: float, path: str) -> bool:
         """Whether pictures of an image may be kept: ask before rendering them."""
-        return (-anomaly_score, path) < self._ranking.below or self.wanted().samples(anomaly_score, path)
+        return any(shelf.takes(key) for shelf, key in self._places(anomaly_score, path))
 
     def most_wanted(self, images: Iterable[tuple[float, str]], *, by_size: bool = True) -> list[tuple[float, str]]:
         """Of scores and paths, return those whose pictures would be kept if they came now, highest first.
@@ -259,13 +269,12 @@ class Gallery:
             by_size: go by how large the pictures may be; False for all that could be kept if they were small.
         """
         new = {(-score, path): score for score, path in images if not self._holds(path)}
-        wanted = self.wanted()
-        sampled = [
-            key
-            for key, score in new.items()
-            if wanted.samples(score, key[1]) and self._sample.was_low((_draw(self._seed, score), key[1]))
-        ]
-        return [(new[key], key[1]) for key in sorted({*self._ranking.fitting(new, by_size=by_size), *sampled})]
+        chosen = set(self._ranking.fitting(new, by_size=by_size))
+        for key, score in new.items():
+            _, (_, place) = self._places(score, key[1])
+            if self._sample.was_low(place) and self._sample.takes(place):
+                chosen.add(key)
+        return [(new[key], key[1]) for key in sorted(chosen)]
 
     def holds(self, path: str) -> bool:
         """Whether pictures of an image are kept."""
@@ -308,11 +317,16 @@ class Gallery:
         both = [entry for shelf in (self._ranking, self._sample) for _, entry in shelf.entries]
         return list({entry.path: entry for entry in both}.values())
 
+    def _places(self, anomaly_score: float, path: str) -> tuple[tuple[_Shelf, _Key], tuple[_Shelf, _Key]]:
+        """The two shelves, and the keys of an image in them."""
+        return (
+            (self._ranking, (-anomaly_score, path)),
+            (self._sample, (_draw(self._seed, anomaly_score), path)),
+        )
+
     def _take(self, entry: Entry) -> None:
-        in_sample = self.wanted().samples(entry.anomaly_score, entry.path)
-        self._ranking.add((-entry.anomaly_score, entry.path), entry)
-        if in_sample:
-            self._sample.add((_draw(self._seed, entry.anomaly_score), entry.path), entry)
+        for shelf, key in self._places(entry.anomaly_score, entry.path):
+            shelf.add(key, entry)
 
     def _floors(self) -> Floors:
         return Floors(self._ranking.floor, self._sample.floor)
