@@ -139,7 +139,19 @@ class Autoencoder(nn.Module):
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Return the scalar mean of values (N, 1, H, W) where mask (N, 1, H, W) is 1."""
+    if is_whole(mask):
+        return values.mean()
     return (values * mask).sum() / mask.sum()
+
+
+def whole_mask(count: int, height: int, width: int, device: torch.device) -> Tensor:
+    """Return the mask (count, 1, height, width) of pictures without padding: a single 1, seen everywhere; read only."""
+    return torch.ones(1, 1, 1, 1, device=device).expand(count, 1, height, width)
+
+
+def is_whole(mask: Tensor) -> bool:
+    """Return whether a mask is known to be that of pictures without padding, by how it lies in memory."""
+    return mask.numel() > 1 and not any(step for step, size in zip(mask.stride(), mask.shape, strict=True) if size > 1)
 
 
 def sum_rows(values: Tensor) -> Tensor:

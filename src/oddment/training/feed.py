@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +22,8 @@ __all__ = ["Feed", "KnownInputs"]
 
 # What the inputs of all pictures may take; beyond, the model computes them anew in each step.
 CACHE_BYTES = int(1.5 * 1024**3)
+# Numbers that are gathered at a time, four batches of 64 digits: of more, the last would have left the cache.
+_NUMBERS_AT_ONCE = 2**18
 
 
 class KnownInputs:
@@ -93,5 +96,16 @@ class Feed:
 
     def passes(self, indices: NDArray[np.int64], size: int) -> Iterator[Batch]:
         """Yield all pictures with these indices, in order, in batches of `size`."""
-        for start in range(0, len(indices), size):
-            yield self.gather(indices[start : start + size])
+        start = 0
+        while start < len(indices):
+            # What a model computes of its inputs is computed a batch at a time, whatever the pictures' size.
+            several = size * (self._together(size) if self.known.tensors == () else 1)
+            some = self.gather(indices[start : start + several])
+            start += several
+            for at in range(0, len(some.images), size):
+                one = slice(at, at + size)
+                yield Batch(some.images[one], some.mask[one], tuple(values[one] for values in some.inputs))
+
+    def _together(self, size: int) -> int:
+        """Batches of a size that are gathered at a time: calling for each costs small ones more than it gives."""
+        return max(1, _NUMBERS_AT_ONCE // (size * math.prod(self.store.pixels.shape[1:])))

@@ -33,7 +33,7 @@ from oddment.training.written_out import WrittenOut
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from oddment.models import Autoencoder
+    from oddment.models import Autoencoder, Batch
     from oddment.progress import Progress
     from oddment.training.store import PixelStore
 
@@ -43,8 +43,9 @@ KeepName = Literal["best", "last"]
 
 # Pictures, about, that a model sees before its first step.
 _MOST_TO_BEGIN = 2048
-# Of 28×28, 64 at a time take 87 µs each, 128 take 80, 256 leave the cache and take 88.
-_MOST_WATCHED, _NUMBERS_WATCHED = 128, 2**17
+# Of 28×28, 64 at a time take convolutions 87 µs each, 128 take 80, 256 leave the cache and take 88; dense layers, of
+# which two threads then share the rows, take 7 µs at 128 and 4 at 1,024. Of larger ones so many fewer.
+_MOST_WATCHED, _MOST_ROWS, _NUMBERS_WATCHED = 128, 1024, 2**10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,10 +183,11 @@ class _Run:
         return self.state.seconds + time.perf_counter() - self.started
 
     @property
-    def _watched_at_once(self) -> int:
+    def watched_at_once(self) -> int:
         """Pictures that are looked at together without gradients: small ones more than a step takes."""
+        most = _MOST_ROWS if self.written_out else _MOST_WATCHED
         numbers = math.prod(self.feed.store.pixels.shape[1:])
-        return min(_MOST_WATCHED, _NUMBERS_WATCHED // numbers)
+        return max(self.plan.batch_size, min(most, most * _NUMBERS_WATCHED // numbers))
 
     def fraction(self, epoch: int, step: int) -> float:
         """The share of all training done: by epochs, or by the budget where that ends first."""
@@ -197,8 +199,7 @@ class _Run:
         sample = self.training[:: max(1, len(self.training) // _MOST_TO_BEGIN)]
         self.model.begin(lambda: self.feed.passes(sample, self.plan.batch_size))
 
-    def train_step(self, indices: NDArray[np.int64], generator: torch.Generator) -> torch.Tensor:
-        batch = self.feed.gather(indices)
+    def train_step(self, batch: Batch, generator: torch.Generator) -> torch.Tensor:
         if self.written_out:
             loss = self.written_out.step(batch)
             descend(self.optimizer)
@@ -218,13 +219,12 @@ class _Run:
         order = self.training[torch.randperm(len(self.training), generator=generator).numpy()]
         total, started, shown, seen = torch.zeros((), device=self.device), time.perf_counter(), 0.0, 0
         size = min(self.plan.batch_size, len(order))
-        for step in range(self.steps):
+        for step, batch in enumerate(self.feed.passes(order[: self.steps * size], size)):
             fraction = self.fraction(epoch, step)
             self._set_rate(fraction, epoch * self.steps + step)
-            chosen = order[step * size : (step + 1) * size]
             # A partial batch weighs what it holds; a whole one weighs 1.
-            total += self.train_step(chosen, generator) * (len(chosen) / size)
-            now, seen = time.perf_counter(), seen + len(chosen)
+            total += self.train_step(batch, generator) * (len(batch.images) / size)
+            now, seen = time.perf_counter(), seen + len(batch.images)
             if now - shown > 0.2:  # seconds; reading the loss is a wait for the device
                 shown = now
                 progress.update(fraction, self._note(epoch, float(total) * size / seen, seen / (now - started)))
@@ -246,7 +246,7 @@ class _Run:
         self.model.eval()
         losses = [
             (float(validation_loss(self.model, batch, self.plan.loss)), len(batch.images))
-            for batch in self.feed.passes(indices, max(self.plan.batch_size, self._watched_at_once))
+            for batch in self.feed.passes(indices, self.watched_at_once)
         ]
         return float(np.average([loss for loss, _ in losses], weights=[count for _, count in losses]))
 
@@ -305,6 +305,7 @@ def _descend(run: _Run, validation: NDArray[np.int64], progress: Progress, keepe
             break
         with flushed(), threads_for(model, plan.batch_size, run.device):
             loss, rate = run.run_epoch(number, progress)
+        with flushed(), threads_for(model, run.watched_at_once, run.device):
             watched = run.validate(validation)
         _check_finite(loss, watched, number, plan)
         epoch = Epoch(number + 1, loss, watched, rate, run.seconds)

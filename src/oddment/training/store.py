@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from oddment.models import Batch, valid_mask
+from oddment.models._base import whole_mask
 from oddment.models._exposure import standardise_exposure
 
 if TYPE_CHECKING:
@@ -45,7 +46,6 @@ class PixelStore:
         self._data = _allocate((max(1, capacity), *self._shape), np.dtype(np.uint8))
         # Arrays and not lists of numbers, which would take 170 bytes a picture.
         self._valid, self._owners = array("q"), array("q")
-        self._mask: torch.Tensor | None = None
 
     def append(self, prepared: Prepared, owner: int, keep: NDArray[np.int64] | None = None) -> None:
         """Add the pictures of one image, all of them or those with the indices `keep`."""
@@ -113,16 +113,10 @@ class PixelStore:
         size = images.shape[2:]
         where = valid[indices] if len(valid) else valid
         if (where == (0, 0, *size)).all():  # as most pictures are; drawing the mask takes a tenth of a dense step
-            mask = self._whole(len(images), device)
+            mask = whole_mask(len(images), size[0], size[1], device)
         else:
             mask = valid_mask(torch.from_numpy(where).to(device), *size)
         return Batch(standardise_exposure(images, mask).images if self.exposure else images, mask)
-
-    def _whole(self, count: int, device: torch.device) -> torch.Tensor:
-        """The mask of pictures without padding, drawn once; nobody writes to it."""
-        if self._mask is None or len(self._mask) < count or self._mask.device != device:
-            self._mask = torch.ones(count, 1, *self._shape[:2], device=device)
-        return self._mask[:count]
 
     def passes(self, indices: NDArray[np.int64], size: int, device: torch.device) -> Iterator[Batch]:
         """Yield all pictures with these indices, in order, in batches of `size`."""

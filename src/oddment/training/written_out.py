@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from oddment.models._base import is_whole
 from oddment.models.dense import DenseAutoencoder
 
 if TYPE_CHECKING:
@@ -50,16 +51,18 @@ class WrittenOut:
             values.append(torch.addmm(layer.bias, values[-1], layer.weight.t()).relu_())
         last = self.layers[-1]
         drawn = torch.addmm(last.bias, values[-1], last.weight.t()).sigmoid_()
-        error, area = drawn - wanted, float(mask.sum())
-        if area < mask.numel():
+        error, area = drawn - wanted, float(mask.numel())
+        if not is_whole(mask):
             error.mul_(mask.expand(-1, channels, -1, -1).reshape(count, -1))
-        loss = error.flatten().dot(error.flatten()) / (channels * area)
-        # Of the squared error, then of the sigmoid: y · (1 - y).
-        error.mul_(torch.addcmul(drawn, drawn, drawn, value=-1)).mul_(2 / (channels * area))
+            area = float(mask.sum())
+        flat = error.flatten()
+        loss = flat.dot(flat) / (channels * area)
+        # Of the squared error, then of the sigmoid.
+        error = torch.ops.aten.sigmoid_backward(error.mul_(2 / (channels * area)), drawn)
         for index in range(len(self.layers) - 1, -1, -1):
             layer = self.layers[index]
             torch.mm(error.t(), values[index], out=layer.weight.grad)
             torch.sum(error, 0, out=layer.bias.grad)
             if index:
-                error = torch.mm(error, layer.weight).mul_(values[index] > 0)
+                error = torch.ops.aten.threshold_backward(torch.mm(error, layer.weight), values[index], 0)
         return loss

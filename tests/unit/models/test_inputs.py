@@ -53,6 +53,25 @@ def test_inputs_come_back_in_the_order_asked_for(store: PixelStore) -> None:
             torch.testing.assert_close(kept, fresh, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("name", ["dense", "conv-large"])
+def test_a_pass_is_the_same_however_many_batches_are_gathered_together(
+    store: PixelStore, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Batches hold what gathering each by itself gives, the last one what is left."""
+    order = np.array([7, 0, 3, 11, 2, 5, 8, 1])
+    passes = []
+    for together in (1, 2, 100):
+        monkeypatch.setattr(Feed, "_together", lambda _, size, together=together: together)  # noqa: ARG005
+        feed = Feed(make(name), store, CPU)
+        passes.append([list(feed.passes(order, 3)) for _ in range(2)][1])
+    alone = [feed.gather(order[start : start + 3]) for start in (0, 3, 6)]
+    for batches in passes:
+        assert [len(batch.images) for batch in batches] == [3, 3, 2]
+        for batch, expected in zip(batches, alone, strict=True):
+            for found, wanted in zip((*batch[:2], *batch.inputs), (*expected[:2], *expected.inputs), strict=True):
+                assert torch.equal(found, wanted)
+
+
 def test_inputs_are_computed_once(store: PixelStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second pass asks the model for nothing."""
     model, asked = make("conv-large"), []

@@ -12,6 +12,7 @@ from torch import nn
 
 from oddment.images.prepare import Placement, Preparation, Prepared
 from oddment.models import Autoencoder, Batch, Shape, build, published
+from oddment.models._base import is_whole, whole_mask
 from oddment.models._keras import SameConvTranspose2d
 from oddment.progress import Progress
 from oddment.scoring import ScoringGraph
@@ -121,16 +122,19 @@ def test_the_scores_of_the_plain_loop(
     assert np.abs(scores(build(name, SHAPE).eval(), new_digits) - expected).min() > 1e-3
 
 
-@pytest.mark.parametrize("padded", [False, True])
-def test_written_out_gradients_are_those_of_autograd(*, padded: bool) -> None:
-    """Of pictures in colour, with padding and without."""
+@pytest.mark.parametrize("kind", ["padded", "ones", "whole"])
+def test_written_out_gradients_are_those_of_autograd(kind: str) -> None:
+    """Of pictures in colour, with padding and without, known to be without or not."""
     torch.manual_seed(0)
     model = build("dense-deep", Shape(3, 12, 10))
     mask = torch.ones(7, 1, 12, 10)
-    if padded:
+    if kind == "padded":
         mask[:4, :, :3], mask[2:, :, :, 8:] = 0, 0
-    batch = Batch(torch.rand(7, 3, 12, 10), mask)
-    expected = model.loss(batch, torch.Generator())
+    images = torch.rand(7, 3, 12, 10)
+    batch = Batch(images, whole_mask(7, 12, 10, CPU) if kind == "whole" else mask)
+    assert is_whole(batch.mask) == (kind == "whole")
+    expected = model.loss(Batch(images, mask), torch.Generator())
+    torch.testing.assert_close(model.loss(batch, torch.Generator()), expected)
     expected.backward()  # type: ignore[no-untyped-call]
     wanted = [parameter.grad.clone() for parameter in model.parameters()]
     step = WrittenOut.of(model, PLAN, CPU)
