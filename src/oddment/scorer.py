@@ -317,14 +317,14 @@ class Scorer:
         """
         stop = Event()
         at_once = workers or self.runtime.at_once
-        prepare = self._preparer(max_pixels, stop)
         if self.model.preparation.fit == "tile":
+            prepare = self._preparer(max_pixels, stop)
             prepared = in_order(refs, prepare, workers=workers, waiting=2 * self.model.scoring_batch)
             judge = partial(self._judged, also=also)
             done = ahead(self._batches(prepared), judge, workers=at_once, waiting=at_once + 1, stop=stop)
         else:
             # A picture an image: one thread decodes and scores a batch, which is quicker than handing pictures over.
-            work = partial(self._found_by, prepare, also)
+            work = partial(self.find_here, max_pixels=max_pixels, also=also, stop=stop)
             few = portions(refs, self.model.scoring_batch)
             done = ahead(few, work, workers=at_once, waiting=at_once + 2, stop=stop)
         for judged in done:
@@ -336,16 +336,17 @@ class Scorer:
         *,
         max_pixels: int = DEFAULT_MAX_PIXELS,
         also: Callable[[Found], object] | None = None,
+        stop: Event | None = None,
     ) -> list[Found]:
-        """Return one `Found` for each of a few references, worked out in this thread; arguments are those of `find`."""
-        return self._found_by(self._preparer(max_pixels, Event()), also, refs)
+        """Return one `Found` for each of a few references, worked out in this thread.
 
-    def _found_by(
-        self,
-        prepare: Callable[[ImageRef], Prepared | ImageError],
-        also: Callable[[Found], object] | None,
-        refs: Sequence[ImageRef],
-    ) -> list[Found]:
+        Args:
+            refs: as `find` takes them, like `max_pixels` and `also`.
+            max_pixels: larger images are rejected.
+            also: called with each `Found`.
+            stop: once set, no more images are read.
+        """
+        prepare = self._preparer(max_pixels, stop or Event())
         # First all are decoded, then all are scored: each leaves little of the other in the processor's caches.
         prepared = [(ref, prepare(ref)) for ref in refs]
         size = self.model.scoring_batch

@@ -6,11 +6,9 @@ import hashlib
 import io
 import shlex
 import shutil
-from array import array
 from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from operator import itemgetter
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +26,7 @@ from oddment.images.stream import portions
 from oddment.progress import Progress
 from oddment.report import (
     Gallery,
+    Listing,
     Pictures,
     ReportData,
     explain,
@@ -43,7 +42,7 @@ from oddment.tables import Journal, Line, ranked_rows, require_parquet, write_ta
 from oddment.whole import write_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -60,9 +59,6 @@ JOURNAL = "results.partial.jsonl"
 PICTURES = "pictures.partial"
 _MAPS_MARK = "maps/.oddment"
 _FILES = (JOURNAL, PICTURES, "results.csv", "results.jsonl", "results.parquet", "report.html")
-_REPORT_ROWS = 10_000
-_REPORTED = ("path", "status", "anomaly_score", "p_value", "is_anomaly", "rank", "size", "regions")
-_REPORT_REJECTIONS = 2_000
 _PICTURE_SIDE = 224
 _WORTH_COPIES = 500  # images; copies of the process take a thirtieth of a second
 
@@ -295,7 +291,7 @@ class Search:
         for number, ref in enumerate(refs):
             if self.gallery is not None and number % self.scorer.model.scoring_batch == 0:
                 # Of those that have come back, not of those handed out: their ranks are what is known.
-                self._wanted = self.gallery.wanted(min(1.0, (totals.scored + totals.rejected) / self.total))
+                self._wanted = self.gallery.wanted(totals.scored + totals.rejected, self.total)
             yield ref
 
     def _work(self, task: _Task) -> list[_Row]:
@@ -340,7 +336,7 @@ class Search:
             if len(self._missed) > 4 * gallery.most:
                 self._missed = gallery.most_wanted(self._missed, by_size=False)
 
-    def _catch_up(self, copies: Copies[_Task, list[_Row]] | None = None) -> None:
+    def _catch_up(self, copies: Copies[_Task, list[_Row]] | None) -> None:
         """Make the pictures of images that ended higher than it had looked; what they are is read and scored again."""
         gallery = self.gallery
         # A few at a time: once there is no room, the rest are no longer wanted.
@@ -396,7 +392,7 @@ class Search:
             # Ctrl-C may have come between counting a row and writing it.
             self.journal.recount()
         if self.gallery is not None:
-            self._catch_up()
+            # Pictures that are missing when a search is interrupted are made when it is resumed: Ctrl-C must not wait.
             self.gallery.close()
         give_back_freed()
         selection = self._selection(self.journal.totals.scores) if self.options.fdr is not None else None
@@ -405,7 +401,7 @@ class Search:
         def rows() -> Iterator[tuple[dict[str, Any], str]]:
             return ranked_rows(self.journal, self.options.lists, judge=judge)
 
-        listing = _Listing(self.gallery.items()) if self.gallery else None
+        listing = Listing(self.gallery.items()) if self.gallery else None
         files = write_tables(self.out, rows, parquet=self.options.parquet, also=listing.add if listing else None)
         if listing is not None:
             write_report(self.out / "report.html", self._report(listing, selection, complete=complete))
@@ -445,7 +441,7 @@ class Search:
 
         return judge
 
-    def _report(self, listing: _Listing, selection: Selection | None, *, complete: bool) -> ReportData:
+    def _report(self, listing: Listing, selection: Selection | None, *, complete: bool) -> ReportData:
         calibration, info = self.scorer.calibration, self.scorer.model.info
         shown, rejected, others = listing.ranked(), listing.rejected, listing.others
         totals = self.journal.totals
@@ -481,47 +477,6 @@ class Search:
             explanations=explain(shown, listing.pictures, self.scorer.model.examples),
             recompute=f"oddment threshold {shlex.quote(str(self.model_path))} --threshold {{threshold}}",
         )
-
-
-class _Listing:
-    """What a report lists of the rows that the tables get: the highest ranks, some rejected files, other scores.
-
-    Args:
-        pictures: of the report, by path.
-    """
-
-    def __init__(self, pictures: Mapping[str, Pictures]) -> None:
-        self.pictures = pictures
-        self.rejected: list[dict[str, Any]] = []
-        self.others = array("f")
-        self._shown: list[dict[str, Any]] = []
-        self._shared: dict[Any, Any] = {}  # what rows have in common, held once
-
-    def add(self, row: dict[str, Any]) -> None:
-        """Take what is shown of a row."""
-        if not row["rank"]:
-            if len(self.rejected) < _REPORT_REJECTIONS:
-                self.rejected.append(row)
-        # What is listed are the highest ranks, all of them or the first so many.
-        elif row["rank"] <= _REPORT_ROWS:
-            self._shown.append(self._slim(row))
-        else:
-            self.others.append(row["anomaly_score"])
-
-    def ranked(self) -> list[dict[str, Any]]:
-        """Return the rows that are shown, the highest first."""
-        return sorted(self._shown, key=itemgetter("rank"))
-
-    def _slim(self, row: dict[str, Any]) -> dict[str, Any]:
-        """What is shown of a scored row, boxes only where there is a picture to draw them on: thousands are held."""
-        slim = {name: row[name] for name in _REPORTED}
-        for name, value in (("status", row["status"]), ("size", tuple(row["size"] or ()))):
-            slim[name] = self._shared.setdefault(value, value)
-        if row["path"] not in self.pictures:
-            slim["regions"] = ()
-        if row["is_anomaly"] and row.get("parts"):
-            slim["parts"] = row["parts"]
-        return slim
 
 
 def _title(anomalies: int, scored: int) -> str:

@@ -216,7 +216,7 @@ class TestPictures:
 
         kept, made = run(tmp_path / "a")
         wanted = Gallery.wanted
-        monkeypatch.setattr(Gallery, "wanted", lambda self, seen=None: wanted(self))  # noqa: ARG005
+        monkeypatch.setattr(Gallery, "wanted", lambda self, noted=None, total=0: wanted(self))  # noqa: ARG005
         expected, made_at_once = run(tmp_path / "b")
         assert kept == expected
         assert len(kept) >= 10
@@ -229,11 +229,16 @@ class TestPictures:
         gallery = Gallery(most=10, typical=0)
         for number in range(8):
             gallery.note(float(number), str(number))
-        assert gallery.wanted(1.0).will_stay(-1.0, "a")
-        assert not gallery.wanted(0.1).will_stay(-1.0, "a")
-        assert gallery.wanted(0.1).will_stay(9.0, "a")
-        assert not gallery.wanted(0.0).will_stay(9.0, "a")
-        assert gallery.wanted(0.1).may_stay(-1.0, "a")
+        assert gallery.wanted(100, 100).will_stay(-1.0, "a")
+        assert not gallery.wanted(10, 100).will_stay(-1.0, "a")
+        assert gallery.wanted(10, 100).will_stay(9.0, "a")
+        assert not gallery.wanted(0, 100).will_stay(9.0, "a")
+        assert gallery.wanted(10, 100).may_stay(-1.0, "a")
+        # Where all will have room, and where many will, nothing need be known of ranks.
+        assert gallery.wanted(0, 10).will_stay(-1.0, "a")
+        assert gallery.wanted(9, 10).will_stay(-1.0, "a")
+        assert gallery.wanted(0, 30).will_stay(-1.0, "a")
+        assert not gallery.wanted(0, 31).will_stay(-1.0, "a")
 
     def test_what_will_stay_is_what_stays_and_little_more(self) -> None:
         """Of scores in no order, nearly all that are kept at the end were expected to be, and few others."""
@@ -241,7 +246,7 @@ class TestPictures:
         gallery = Gallery(most=500, typical=20)
         expected = []
         for number, score in enumerate(scores.tolist()):
-            if gallery.wanted(number / len(scores)).will_stay(score, str(score)):
+            if gallery.wanted(number, len(scores)).will_stay(score, str(score)):
                 expected.append(score)
                 gallery.add(str(score), score, Pictures(b"x", None, None, 1, 1))
             gallery.note(score, str(score))

@@ -22,6 +22,7 @@ from PIL import Image
 from oddment import ThresholdRule, forked, load, searching
 from oddment.errors import DataError
 from oddment.images.files import iter_images
+from oddment.scorer import Scorer
 from oddment.searching import JOURNAL, Search, SearchOptions
 
 if TYPE_CHECKING:
@@ -210,6 +211,26 @@ class TestResume:
         self.run(again)
         assert again.gallery is not None
         assert len(again.gallery.items()) == 48
+
+    def test_each_image_is_scored_once(self, search: Callable[..., Search], monkeypatch: pytest.MonkeyPatch) -> None:
+        """Where all pictures have room none is made late, and none after an interruption either."""
+        scored: list[int] = []
+        score = Scorer.score_prepared
+        monkeypatch.setattr(
+            Scorer, "score_prepared", lambda self, prepared: scored.append(len(prepared)) or score(self, prepared)
+        )
+        whole = search()
+        self.run(whole)
+        assert sum(scored) == 48
+        assert whole.gallery is not None
+        assert len(whole.gallery.items()) == 48
+        monkeypatch.setattr(Search, "_watched", lambda _, refs: refs)  # so that pictures are missing
+        stopped = search()
+        for _ in stopped.run():
+            break
+        before = len(scored)
+        stopped.finish(complete=False)
+        assert len(scored) == before
 
     def test_ctrl_c_between_counting_and_writing(self, search: Callable[..., Search]) -> None:
         """Counts and ranks of partial results are those of the rows on disk."""

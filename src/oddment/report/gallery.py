@@ -26,9 +26,11 @@ __all__ = ["Gallery", "Wanted"]
 
 _SAMPLE_SHARE = 10  # the sample may use one tenth of the budget
 _COMPACT_BEYOND = 4  # times the budget
-# Standard deviations that an image's expected rank may lie beyond the room for its pictures to be made at once: then it
-# stays with a chance of a third, and making them late, which is reading and scoring it again, costs twice as much.
-_SLACK = 0.4
+# Standard deviations that an image's expected rank may lie beyond the room for its pictures to be made at once. Late,
+# it has to be read and scored again, which takes twice as long as drawing a small one, and forty times of photographs.
+_SLACK = 2.0
+# Of so many times the room in all, an image is worth its pictures before anything is known of its rank.
+_WORTH = 3
 # How much of the budget is looked at for what would stay: pictures that are yet to be made may be smaller than most.
 _ROOMY = 1.02
 
@@ -117,17 +119,20 @@ class _Shelf:
         """Whether a key that was noted is among the lowest that were, of as many as there may be entries."""
         return key in self._lowest
 
-    def likely(self, seen: float) -> _Key:
-        """The key up to which an entry will probably stay, a share of all in [0, 1] having been noted.
+    def likely(self, noted: int, total: int) -> _Key:
+        """The key up to which an entry will probably stay, so many of all having been noted.
 
         Among entries that come in no particular order, one that ranks 10th in the first hundredth ends near 1,000.
         """
         # What fits into the budget is known by what is there.
         room = min(self._count, self._budget / self._each) if self._each else self._count
+        if total <= room:
+            return _END
+        seen = min(1.0, noted / total)
         highest = seen * room + _SLACK * math.sqrt(room * seen * (1 - seen))
         place = int(highest) - 1
         if place < 0:
-            return (-math.inf, "")
+            return _END if total <= _WORTH * room else (-math.inf, "")
         return self._lowest[place] if place < len(self._lowest) else _END
 
     def fitting(self, keys: Iterable[_Key], *, by_size: bool) -> list[_Key]:
@@ -241,18 +246,19 @@ class Gallery:
         for shelf, key in self._places(anomaly_score, path):
             shelf.note(key)
 
-    def wanted(self, seen: float | None = None) -> Wanted:
+    def wanted(self, noted: int | None = None, total: int = 0) -> Wanted:
         """Return of which images it wants pictures by now.
 
         Args:
-            seen: the share of all images that have been noted, in [0, 1]; None where all that may stay are likely to.
+            noted: images that have been noted; None where all that may stay are likely to.
+            total: images in all.
         """
         highest, sample = self._ranking, self._sample
         return Wanted(
             highest=highest.below,
-            highest_likely=_END if seen is None else highest.likely(seen),
+            highest_likely=_END if noted is None else highest.likely(noted, total),
             sample=sample.below,
-            sample_likely=_END if seen is None else sample.likely(seen),
+            sample_likely=_END if noted is None else sample.likely(noted, total),
             sampled=dict(sample.numbers),
             seed=self._seed,
         )
